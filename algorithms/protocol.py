@@ -1,0 +1,476 @@
+"""What an algorithm is: a pure machine that takes events and answers with effects.
+
+Theory of operation
+-------------------
+An algorithm never waits, never reads a clock, never opens a socket. Its peer feeds it one event at a
+time through :meth:`Algorithm.step` together with the time, exhausts the effects that come back, and
+carries them out: sends messages, sets timers, trains. The same object therefore runs unchanged in a
+real peer (threads, gRPC, mTLS) and in virtual time, where thousands of peers share one process.
+
+Invariants
+----------
+* Times and delays are in *plan units*; one unit is the mean duration of one local step.
+* A vector that is handed over, in either direction, is never written again by whoever handed it over,
+  and never kept by whoever received it: copy what you keep.
+* Setting a timer again replaces it; nothing of a cancelled timer or training key ever arrives.
+
+Events and effects are plain slotted dataclasses, not frozen ones: they are made by the hundred thousand
+and freezing costs three times as much. Treat them as immutable all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+
+Vector: TypeAlias = torch.Tensor
+"""A flat model: shape ``(d,)``, contiguous, without gradient, of the run's dtype."""
+
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+
+# ------------------------------------------------------------------------------------------ layout
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one tensor of the model sits in the vector.
+
+    Parameters
+    ----------
+    name : str
+        The tensor's name in the module, for example ``"0.weight"``.
+    shape : tuple of int
+        Its shape; ``()`` for a scalar.
+    kind : {"weight", "bias", "statistic"}
+        What it is; merging rules treat the kinds differently.
+    offset : int
+        Index of its first value in the vector.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a model is laid out in one vector. Peers whose digests differ never exchange.
+
+    Integer buffers and counters are not part of it, and tied parameters appear once.
+    """
+
+    slots: tuple[Slot, ...]
+    dtype: str
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        lines = [self.dtype, *(f"{s.name} {s.kind} {s.offset} {'x'.join(map(str, s.shape))}" for s in self.slots)]
+        object.__setattr__(self, "digest", "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest())
+
+    @property
+    def size(self) -> int:
+        """The dimension d of the vector."""
+        return sum(slot.size for slot in self.slots)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The vector's torch dtype."""
+        return DTYPES[self.dtype]
+
+
+# ---------------------------------------------------------------------------------------- messages
+
+
+@dataclass(slots=True)
+class Message:
+    """What travels between two peers: a kind, a number, and named vectors and numbers.
+
+    There is nothing in it that would need an object deserialiser.
+    """
+
+    kind: str
+    number: int = 0
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a message of this kind may be; all that the guard knows of an algorithm.
+
+    Parameters
+    ----------
+    sender : {"owner", "peer", "neighbour", "member"}
+        Who may send it: the owner of the edge, the other end of an edge that the receiver owns, either
+        end, or any member of the run.
+    vectors : tuple of str
+        The names of its vectors, each exactly d long; all of them must be there.
+    counts : tuple of str
+        The names of its numbers that are whole and not negative.
+    reals : tuple of str
+        The names of its finite real numbers.
+    """
+
+    sender: str
+    vectors: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
+    reals: tuple[str, ...] = ()
+
+
+COUNT_MAX = 2**53
+"""Whole numbers on the wire stay below this: they travel as doubles."""
+
+
+class Reason(str, Enum):
+    """Why a message was not delivered. The first group comes from the receiver, the second from the network."""
+
+    BUSY = "busy"
+    STALE = "stale"
+    WRONG_VERSION = "wrong_version"
+    WRONG_RUN = "wrong_run"
+    WRONG_LAYOUT = "wrong_layout"
+    NOT_MY_NEIGHBOUR = "not_my_neighbour"
+    MALFORMED = "malformed"
+    NOT_FINITE = "not_finite"
+    TOO_LARGE = "too_large"
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+
+    @property
+    def transient(self) -> bool:
+        """Whether sending the same again later can help."""
+        return self in (Reason.BUSY, Reason.UNREACHABLE, Reason.TIMEOUT)
+
+
+# ------------------------------------------------------------------------------------------ events
+
+
+@dataclass(slots=True)
+class Start:
+    """The first event of a life; ``recovered`` after :meth:`Algorithm.restore`."""
+
+    recovered: bool = False
+
+
+@dataclass(slots=True)
+class Tick:
+    """A timer that was set has run out."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class Trained:
+    """Local steps are done. ``change`` is end − at: exchanges may have moved the vector meanwhile."""
+
+    key: str
+    change: Vector
+    loss: float
+    samples: int
+
+
+@dataclass(slots=True)
+class Gradient:
+    """One gradient, at the point that was asked for."""
+
+    key: str
+    value: Vector
+    loss: float
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A message came in; its sender is proven, and the guard has checked it against its :class:`Kind`."""
+
+    sender: str
+    message: Message
+
+
+@dataclass(slots=True)
+class Delivered:
+    """The receiver has taken the message in."""
+
+    to: str
+    kind: str
+    number: int
+
+
+@dataclass(slots=True)
+class Undelivered:
+    """The message was refused, or no answer came in time (then it may have arrived all the same)."""
+
+    to: str
+    kind: str
+    number: int
+    reason: Reason
+
+
+@dataclass(slots=True)
+class PeerUp:
+    """A neighbour that was gone answers again."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class PeerDown:
+    """A neighbour no longer answers."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class Finish:
+    """The run is over: settle what is open, then answer :class:`Done`."""
+
+
+Event: TypeAlias = (
+    Start | Tick | Trained | Gradient | Arrival | Delivered | Undelivered | PeerUp | PeerDown | Finish
+)
+
+
+# ----------------------------------------------------------------------------------------- effects
+
+
+@dataclass(slots=True)
+class Save:
+    """Take a snapshot here. A ``durable`` one is on disk before the next :class:`Send`, whatever the run's durability."""
+
+    durable: bool = False
+
+
+@dataclass(slots=True)
+class Send:
+    """Send a message; :class:`Delivered` or :class:`Undelivered` follows."""
+
+    to: str
+    message: Message
+
+
+@dataclass(slots=True)
+class Timer:
+    """Ask for a :class:`Tick` of this name after ``delay`` units, replacing one of the same name."""
+
+    name: str
+    delay: float
+
+
+@dataclass(slots=True)
+class Train:
+    """Ask for local steps from the point ``at``, which the trainer may overwrite. One at a time per peer.
+
+    ``lr_factor`` multiplies the optimiser's rate; ``fresh`` empties its momentum first.
+    """
+
+    key: str
+    at: Vector
+    steps: int
+    lr_factor: float = 1.0
+    fresh: bool = False
+
+
+@dataclass(slots=True)
+class Compute:
+    """Ask for one gradient at ``at``."""
+
+    key: str
+    at: Vector
+
+
+@dataclass(slots=True)
+class Cancel:
+    """Forget the timer or the training of this name."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class Report:
+    """Numbers for the run record."""
+
+    values: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Done:
+    """The algorithm has finished; ``vector`` is its last word."""
+
+    vector: Vector
+
+
+Effect: TypeAlias = Save | Send | Timer | Train | Compute | Cancel | Report | Done
+
+
+# ----------------------------------------------------------------------------------- an algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge as one of its ends sees it.
+
+    Parameters
+    ----------
+    rate : float
+        Exchanges per unit of time.
+    weight : float
+        Entry of the mixing matrix.
+    owned : bool
+        Whether this end runs the edge's clock and starts its exchanges.
+    """
+
+    rate: float
+    weight: float
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds and waits, all times in plan units.
+
+    Parameters
+    ----------
+    offers_out_max : int
+        Own offers under way at once; more diverge at a hub when messages take time.
+    ticks_due_max : int
+        Ticks of one edge that are kept to be served later; more are counted as missed.
+    retry_first, retry_max : float
+        First and longest back-off after a message that could not be delivered.
+    reply_first : float
+        Wait for a reply while no reply time of the edge is known.
+    linger : float
+        Longest time between :class:`Finish` and :class:`Done`.
+    """
+
+    offers_out_max: int = 2
+    ticks_due_max: int = 1000
+    retry_first: float = 0.1
+    retry_max: float = 20.0
+    reply_first: float = 5.0
+    linger: float = 60.0
+
+
+class Codec(Protocol):
+    """How vectors are rounded before they are used and sent; one file in ``algorithms/compression``."""
+
+    name: str
+
+    def wire_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of the values on the wire for a vector of ``dtype``."""
+
+    def round(self, vector: Vector) -> Vector:
+        """The vector as its receiver will see it, in its own dtype; a new one unless nothing is rounded."""
+
+
+class Merging(Protocol):
+    """How models are merged; one file in ``algorithms/merging``."""
+
+    name: str
+    share: float
+    """The part of the difference by which each end of an exchange moves."""
+
+    def merge(self, models: Iterable[Vector]) -> Vector:
+        """One model out of several, in the dtype of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a peer tells its algorithm at birth: plain data.
+
+    Parameters
+    ----------
+    name : str
+        The peer's name.
+    start : Vector
+        The initial model, shape ``(d,)``.
+    neighbours : mapping of str to Edge
+        The peer's edges by the neighbour's name.
+    nodes : tuple of str
+        All peers of the plan.
+    edges : tuple of (str, str, float)
+        All edges of the plan: owner, other end, rate.
+    chi1, chi2 : float
+        Of the rate Laplacian that is run.
+    layout : Layout
+        Where the model's tensors sit in the vector.
+    merging, codec : Merging, Codec
+        The run's merging rule and compression.
+    options : mapping
+        The algorithm's own options (``--set key=value``), already checked against ``Algorithm.options``.
+    local_steps : int
+        Local steps in one ``Train``.
+    limits : Limits
+        Bounds and waits.
+    draw : callable
+        ``draw(purpose)`` is this peer's random generator for that purpose; its state is saved and restored.
+    constants : mapping of str to float
+        Constants of a convex task: ``L`` and ``mu``; empty otherwise.
+    keep_ledger : bool
+        Whether to keep the vector that the ledger needs.
+    """
+
+    name: str
+    start: Vector
+    neighbours: Mapping[str, Edge]
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[str, str, float], ...]
+    chi1: float
+    chi2: float
+    layout: Layout
+    merging: Merging
+    codec: Codec
+    draw: Callable[[str], np.random.Generator]
+    options: Mapping[str, float | int | str] = field(default_factory=dict)
+    local_steps: int = 1
+    limits: Limits = Limits()
+    constants: Mapping[str, float] = field(default_factory=dict)
+    keep_ledger: bool = True
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that an algorithm must find again after a crash. Its vectors are its own: nobody else writes them."""
+
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    numbers: dict[str, int | float | str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A learning rule. ``algorithms/gossip.py`` is the shortest complete example."""
+
+    kinds: ClassVar[Mapping[str, Kind]]
+    options: ClassVar[Mapping[str, float | int | str]]
+    """The rule's own options and their defaults."""
+
+    def __init__(self, place: Place) -> None: ...
+
+    def step(self, event: Event, now: float) -> Iterable[Effect]:
+        """Take one event; the only way in. The peer exhausts the effects, then carries them out."""
+
+    def model(self, now: float) -> Vector:
+        """What to evaluate and publish; a new vector."""
+
+    def ledger(self) -> Vector | None:
+        """What is conserved over all peers, None where nothing is."""
+
+    def counters(self) -> Mapping[str, float]:
+        """Figures for the run record, for example ``exchanges`` and ``lost_exchanges``."""
+
+    def snapshot(self) -> Snapshot: ...
+
+    def restore(self, snapshot: Snapshot) -> None: ...
