@@ -239,9 +239,7 @@ class Finish:
     """The run is over: settle what is open, then answer :class:`Done`."""
 
 
-Event: TypeAlias = (
-    Start | Tick | Trained | Gradient | Arrival | Delivered | Undelivered | PeerUp | PeerDown | Finish
-)
+Event: TypeAlias = Start | Tick | Trained | Gradient | Arrival | Delivered | Undelivered | PeerUp | PeerDown | Finish
 
 
 # ----------------------------------------------------------------------------------------- effects
@@ -249,7 +247,7 @@ Event: TypeAlias = (
 
 @dataclass(slots=True)
 class Save:
-    """Take a snapshot here. A ``durable`` one is on disk before the next :class:`Send`, whatever the run's durability."""
+    """Take a snapshot here; a ``durable`` one is on disk before the next :class:`Send`, whatever the durability."""
 
     durable: bool = False
 

@@ -1,0 +1,6 @@
+"""The learning rules by the names that users type. A new rule is one file and one line here."""
+
+from algorithms.gossip import Gossip
+from algorithms.protocol import Algorithm
+
+ALGORITHMS: dict[str, type[Algorithm]] = {"gossip": Gossip}

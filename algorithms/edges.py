@@ -1,0 +1,95 @@
+"""What the two ends of an edge remember about their exchanges; the rules are in ``algorithms/exchange.py``."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from algorithms.protocol import Limits, Vector
+
+IDLE, QUEUED, OUT, PARKED = range(4)
+"""What an owned edge is doing: nothing, waiting for its turn to offer, waiting for a reply, waiting to try again."""
+
+REPLY_TIMES = 32
+"""How many past reply times of an edge its waiting time is taken from."""
+
+
+@dataclass(slots=True)
+class OwnedEdge:
+    """The initiator's side of an edge.
+
+    Parameters
+    ----------
+    rate : float
+        Ticks per unit of time.
+    made, applied, pending : int
+        The last number used, the last one applied, and the one under way (0 when none is).
+    due, missed : int
+        Ticks still to be served, and those that were too many to keep.
+    lost : int
+        Exchanges that a crash left applied at one end only.
+    count : int
+        Exchanges applied here.
+    tries : int
+        Attempts for the number under way that came to nothing.
+    told : bool
+        Whether the other end knows that the edge is settled.
+    """
+
+    rate: float
+    made: int = 0
+    applied: int = 0
+    pending: int = 0
+    due: int = 0
+    missed: int = 0
+    lost: int = 0
+    count: int = 0
+    phase: int = IDLE
+    tries: int = 0
+    offered_at: float = 0.0
+    told: bool = False
+    reply_times: deque[float] = field(default_factory=lambda: deque(maxlen=REPLY_TIMES))
+
+    def reply_wait(self, limits: Limits) -> float:
+        """Units to wait for a reply: the median of past ones and four times their median absolute deviation."""
+        if not self.reply_times:
+            return limits.reply_first
+        middle = median(self.reply_times)
+        spread = median(abs(time - middle) for time in self.reply_times)
+        return max(middle + 4 * spread, limits.retry_first)
+
+    def backed_off(self, delay: float, limits: Limits) -> float:
+        """``delay``, doubled for every try that failed, up to the longest back-off."""
+        return max(delay, min(delay * 2 ** min(self.tries, 60), limits.retry_max))
+
+    def numbers(self) -> dict[str, int]:
+        """What must survive a crash."""
+        return {k: getattr(self, k) for k in ("made", "applied", "pending", "due", "missed", "lost", "count")}
+
+
+@dataclass(slots=True)
+class AnsweredEdge:
+    """The responder's side of an edge.
+
+    Parameters
+    ----------
+    done, before : int
+        The last number applied, and the one applied before it.
+    count : int
+        Exchanges applied here.
+    w : Vector, optional
+        The difference applied with number ``done``, kept until the next offer proves that it has arrived.
+    settled : bool
+        Whether the owner has said that nothing is under way any more.
+    """
+
+    done: int = 0
+    before: int = 0
+    count: int = 0
+    w: Vector | None = None
+    settled: bool = False
+
+    def numbers(self) -> dict[str, int]:
+        """What must survive a crash."""
+        return {"done": self.done, "before": self.before, "count": self.count}
