@@ -99,7 +99,9 @@ class RunConfig(BaseModel):
         return math.inf if math.isinf(seconds) else seconds / unit_s
 
 
-def load_config(flags: Mapping[str, Any], file: Path | None = None, environ: Mapping[str, str] | None = None) -> RunConfig:
+def load_config(
+    flags: Mapping[str, Any], file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> RunConfig:
     """Merge the four sources and check them.
 
     Parameters

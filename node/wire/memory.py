@@ -1,0 +1,195 @@
+"""A network in memory with a menu of faults, for virtual time and for tests of the peer's loop.
+
+Theory of operation
+-------------------
+:class:`Faults` says what may go wrong and :class:`Weather` draws, for one message at a time, what does: when its
+copies arrive, and when and how its sender learns of it. A call is a message one way and a receipt back, and both can
+be lost: a sender that hears nothing until its deadline can't know whether the message arrived, exactly as with gRPC.
+
+Times are in whatever unit the driver counts in: plan units in virtual time, seconds on :class:`MemoryNetwork`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import trio
+
+from algorithms.protocol import Message, Reason
+from node.wire.transport import Transport, Undelivered
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """From ``start`` to ``end`` only peers on the same side reach each other."""
+
+    start: float
+    end: float
+    side: frozenset[str]
+
+    def cuts(self, one: str, other: str, now: float) -> bool:
+        """Whether it stands between two peers now."""
+        return self.start <= now < self.end and (one in self.side) != (other in self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The menu.
+
+    Parameters
+    ----------
+    loss : float
+        Probability that a message is lost, and likewise its receipt.
+    duplicate : float
+        Probability that a message arrives a second time.
+    delay : float
+        Mean time of one way; each is uniform within half of it either way.
+    reorder : float
+        Probability that a message takes up to four delays more, so that later ones overtake it.
+    bandwidth : float
+        Bytes per unit of time; infinite by default.
+    deadline : float, optional
+        How long a sender waits for the receipt; by default four delays and the transmission, and a little more.
+    partitions : tuple of Partition
+        Cuts.
+    """
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    delay: float = 0.0
+    reorder: float = 0.0
+    bandwidth: float = float("inf")
+    deadline: float | None = None
+    partitions: tuple[Partition, ...] = ()
+
+    @property
+    def none(self) -> bool:
+        """Whether messages always arrive, at once and in order."""
+        return self == Faults()
+
+
+@dataclass(slots=True)
+class Passage:
+    """What becomes of one message: when its copies arrive and what its sender hears when."""
+
+    arrivals: list[float]
+    heard_after: float
+    reason: Reason | None = None
+
+
+CALM = Passage([0.0], 0.0)
+
+
+def size_bytes(message: Message) -> int:
+    """Bytes of a message's vectors as tensors; the header is not counted."""
+    return sum(vector.numel() * vector.element_size() for vector in message.vectors.values())
+
+
+class Weather:
+    """Draws what happens to each message."""
+
+    def __init__(self, faults: Faults, random: np.random.Generator) -> None:
+        self._faults = faults
+        self._random = random
+
+    def passage(self, sender: str, to: str, bytes_sent: float, now: float) -> Passage:
+        """What becomes of a message that is sent now."""
+        faults = self._faults
+        if faults.none:
+            return CALM
+        transmission = bytes_sent / faults.bandwidth
+        deadline = 4 * faults.delay + transmission + 0.05 if faults.deadline is None else faults.deadline
+        if any(cut.cuts(sender, to, now) for cut in faults.partitions):
+            return Passage([], deadline, Reason.UNREACHABLE)
+        first = self._one_way() + transmission
+        arrivals = [] if self._happens(faults.loss) else [first]
+        if arrivals and self._happens(faults.duplicate):
+            arrivals.append(first + self._one_way())
+        heard_after = first + self._one_way()
+        if not arrivals or heard_after > deadline or self._happens(faults.loss):
+            return Passage(arrivals, deadline, Reason.TIMEOUT)
+        return Passage(arrivals, heard_after)
+
+    def _happens(self, probability: float) -> bool:
+        return probability > 0 and self._random.random() < probability
+
+    def _one_way(self) -> float:
+        delay = self._faults.delay * self._random.uniform(0.5, 1.5)
+        return delay + self._random.uniform(0, 4 * self._faults.delay) * self._happens(self._faults.reorder)
+
+
+@dataclass(slots=True)
+class MemoryNetwork:
+    """Peers in one process, in trio's time (seconds); under trio's virtual clock a test takes no time at all."""
+
+    weather: Weather
+    inbox_messages_max: int = 64
+    _inboxes: dict[str, trio.MemorySendChannel[tuple[str, Message]]] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def join(self, name: str) -> AsyncIterator[Transport]:
+        """The end of one peer, which is reachable while this is open."""
+        into, out = trio.open_memory_channel[tuple[str, Message]](self.inbox_messages_max)
+        async with trio.open_nursery() as nursery, into, out:
+            self._inboxes[name] = into
+            try:
+                yield _MemoryTransport(name, self, out, nursery)
+            finally:
+                del self._inboxes[name]
+                nursery.cancel_scope.cancel()
+
+    async def carry(self, sender: str, to: str, message: Message, nursery: trio.Nursery) -> None:
+        """Let the weather have its way with one message; returns when the sender hears that it arrived."""
+        passage = self.weather.passage(sender, to, size_bytes(message), trio.current_time())
+        refused: list[Reason] = []
+        for delay in passage.arrivals:
+            if delay == 0:
+                self._drop_in(sender, to, message, refused)
+            else:
+                nursery.start_soon(self._arrive, delay, sender, to, message, refused)
+        await trio.sleep(passage.heard_after)
+        for reason in (*refused, *([passage.reason] if passage.reason else [])):
+            raise Undelivered(reason)
+
+    async def _arrive(self, delay: float, sender: str, to: str, message: Message, refused: list[Reason]) -> None:
+        await trio.sleep(delay)
+        self._drop_in(sender, to, message, refused)
+
+    def _drop_in(self, sender: str, to: str, message: Message, refused: list[Reason]) -> None:
+        try:
+            self._inboxes[to].send_nowait((sender, message))
+        except trio.WouldBlock:
+            refused.append(Reason.BUSY)
+        except (KeyError, trio.BrokenResourceError):
+            refused.append(Reason.UNREACHABLE)
+
+
+class _MemoryTransport:
+    def __init__(
+        self,
+        name: str,
+        network: MemoryNetwork,
+        inbox: trio.MemoryReceiveChannel[tuple[str, Message]],
+        nursery: trio.Nursery,
+    ) -> None:
+        self._name, self._network, self._inbox, self._nursery = name, network, inbox, nursery
+
+    async def send(self, to: str, message: Message) -> None:
+        await self._network.carry(self._name, to, message, self._nursery)
+
+    async def ping(self, to: str) -> None:
+        passage = self._network.weather.passage(self._name, to, 0, trio.current_time())
+        await trio.sleep(passage.heard_after)
+        if passage.reason or to not in self._network._inboxes:
+            raise Undelivered(passage.reason or Reason.UNREACHABLE)
+
+    def receive(self) -> AsyncIterator[tuple[str, Message]]:
+        return self._inbox.__aiter__()
+
+
+def halves(names: Iterable[str]) -> frozenset[str]:
+    """Every other peer: one side of a partition into halves."""
+    return frozenset(sorted(names)[::2])
