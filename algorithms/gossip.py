@@ -46,6 +46,7 @@ class Gossip:
 
     kinds: ClassVar[Mapping[str, Kind]] = KINDS
     options: ClassVar[Mapping[str, float | int | str]] = {}
+    exchanges_per_step: ClassVar[float | None] = 1.0
 
     def __init__(self, place: Place) -> None:
         self._place = place

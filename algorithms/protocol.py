@@ -454,6 +454,8 @@ class Algorithm(Protocol):
     kinds: ClassVar[Mapping[str, Kind]]
     options: ClassVar[Mapping[str, float | int | str]]
     """The rule's own options and their defaults."""
+    exchanges_per_step: ClassVar[float | None]
+    """How often a peer exchanges per unit unless the user says otherwise; None: at the plan's own rates."""
 
     def __init__(self, place: Place) -> None: ...
 

@@ -1,0 +1,134 @@
+"""What a peer's algorithm is told at birth, worked out in one place for the daemon and for virtual time.
+
+Both drivers build the same :class:`~algorithms.protocol.Place` from a plan and a :class:`~node.config.RunConfig`; they
+differ only in how long a plan unit lasts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from algorithms import ALGORITHMS
+from algorithms.compression import CODECS
+from algorithms.merging import MERGINGS
+from algorithms.protocol import Algorithm, Edge, Layout, Limits, Place, Vector
+from node.config import RunConfig
+from node.draws import Draws
+from node.errors import TaskError, unknown
+from topology.plan import Plan
+
+Named = TypeVar("Named")
+
+RETRY_FIRST_S = 0.01
+RETRY_MAX_S = 2.0
+REPLY_FIRST_S = 2.0
+LINGER_S = 4.0
+"""Longest time a peer stays after the end to let its neighbours settle; a drained exit takes less than 8 s in all."""
+
+
+def find_algorithm(name: str) -> type[Algorithm]:
+    """The algorithm's class.
+
+    Raises
+    ------
+    TaskError
+        When there is none of this name.
+    """
+    return _find("algorithm", name, ALGORITHMS)
+
+
+def split_options(options: Mapping[str, str], algorithm: type[Algorithm]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Divide ``--set key=value`` into the algorithm's own, converted to their type and completed, and the task's.
+
+    Raises
+    ------
+    TaskError
+        When a value is not of its option's type.
+    """
+    own = dict(algorithm.options)
+    for key in sorted(own.keys() & options.keys()):
+        kind = type(own[key])
+        try:
+            own[key] = kind(options[key])
+        except ValueError:
+            raise TaskError(f"--set {key}={options[key]} can't be used: write {kind.__name__} instead.") from None
+    return own, {key: value for key, value in options.items() if key not in own}
+
+
+def rate_scale(plan: Plan, config: RunConfig) -> float:
+    """The factor on the plan's rates: ``--exchanges-per-step``, else what the algorithm asks for, else 1.
+
+    X exchanges a peer and unit are n·X/2 edge events a unit over the whole network.
+    """
+    wanted = config.exchanges_per_step or find_algorithm(config.algorithm).exchanges_per_step
+    return 1.0 if wanted is None else wanted * len(plan.nodes) / (2 * plan.rates.total_rate)
+
+
+def run_id(plan: Plan, layout: Layout, config: RunConfig) -> str:
+    """``--run``, or a hash of what two peers must agree on to be in the same run."""
+    if config.run:
+        return config.run
+    agreed = [plan.digest, layout.digest, config.algorithm, config.merging, config.codec, dict(config.options)]
+    agreed.append(rate_scale(plan, config))
+    return "run-" + hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def limits_of(unit_s: float) -> Limits:
+    """Bounds and waits for a unit of so many seconds: retries come within a tenth of a unit, or 10 ms if that is longer."""
+    return Limits(
+        retry_first=max(0.1, RETRY_FIRST_S / unit_s),
+        retry_max=max(1.0, RETRY_MAX_S / unit_s),
+        reply_first=max(1.0, REPLY_FIRST_S / unit_s),
+        linger=max(1.0, LINGER_S / unit_s),
+    )
+
+
+def make_place(
+    plan: Plan, name: str, config: RunConfig, *, start: Vector, layout: Layout, draws: Draws, unit_s: float
+) -> Place:
+    """What the algorithm of the peer ``name`` is told.
+
+    Parameters
+    ----------
+    start : Vector
+        The initial model, shape ``(d,)``.
+    unit_s : float
+        Seconds of one plan unit.
+
+    Raises
+    ------
+    TaskError
+        When the configuration names something that does not exist.
+    """
+    scale = rate_scale(plan, config)
+    total_rate = plan.rates.total_rate * scale
+    neighbours = {
+        other: Edge(edge.rate * scale, edge.weight, edge.a == name) for other, edge in plan.edges_of(name).items()
+    }
+    options, _ = split_options(config.options, find_algorithm(config.algorithm))
+    return Place(
+        name=name,
+        start=start,
+        neighbours=neighbours,
+        nodes=tuple(node.name for node in plan.nodes),
+        edges=tuple((edge.a, edge.b, edge.rate * scale) for edge in plan.edges),
+        chi1=plan.rates.chi1 / total_rate,
+        chi2=plan.rates.chi2 / total_rate,
+        layout=layout,
+        merging=_find("merging rule", config.merging, MERGINGS),
+        codec=_find("codec", config.codec, CODECS),
+        draw=draws,
+        options=options,
+        local_steps=config.local_steps,
+        limits=limits_of(unit_s),
+        keep_ledger=config.ledger,
+    )
+
+
+def _find(what: str, name: str, registry: Mapping[str, Named]) -> Named:
+    if name not in registry:
+        raise TaskError(unknown(what, name, registry) + ".")
+    return registry[name]
