@@ -71,13 +71,13 @@ def run_id(plan: Plan, layout: Layout, config: RunConfig) -> str:
     """``--run``, or a hash of what two peers must agree on to be in the same run."""
     if config.run:
         return config.run
-    agreed = [plan.digest, layout.digest, config.algorithm, config.merging, config.codec, dict(config.options)]
-    agreed.append(rate_scale(plan, config))
+    rule = [config.algorithm, config.merging, config.codec, dict(config.options)]
+    agreed = [plan.digest, layout.digest, *rule, rate_scale(plan, config)]
     return "run-" + hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def limits_of(unit_s: float) -> Limits:
-    """Bounds and waits for a unit of so many seconds: retries come within a tenth of a unit, or 10 ms if that is longer."""
+    """Bounds and waits where a unit lasts so many seconds; a first retry takes a tenth of one, or 10 ms if longer."""
     return Limits(
         retry_first=max(0.1, RETRY_FIRST_S / unit_s),
         retry_max=max(1.0, RETRY_MAX_S / unit_s),

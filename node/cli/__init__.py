@@ -1,0 +1,31 @@
+"""The ``gradvine`` command: one file a subcommand.
+
+These files import nothing dear at their top: a command's libraries are loaded when it runs, and no other's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from node.cli.version import version
+from node.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+for command in (version,):
+    app.command()(command)
+
+
+@app.callback()
+def gradvine() -> None:
+    """Decentralised learning on many machines with no server."""
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one sentence on stderr and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)

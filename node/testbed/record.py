@@ -1,0 +1,235 @@
+"""The record of a run: a folder that both drivers and every daemon write in the same form, and its summary.
+
+::
+
+    RUN/  config.toml  plan.json  peers/NAME.jsonl  events.jsonl  states/NAME.safetensors
+          merged.safetensors  summary.json
+
+``states/`` holds, for each peer, its final model, its ledger and the differences that its neighbours may not have
+applied yet, so that anyone can recompute the ledger error and the accuracy of the averaged model from the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save, save_file
+
+from algorithms.merging.mean import Mean
+from algorithms.protocol import Algorithm, Layout, Vector
+from node.errors import StorageError
+
+VERSION = 1
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+TOTALS = ("gradients", "exchanges", "messages_sent", "bytes_sent", "lost_exchanges")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A peer's last word: its model, its ledger (None where nothing is conserved), and what may be half-applied.
+
+    ``differences`` maps a neighbour to the last difference applied with it, ``numbers`` are those of the algorithm's
+    snapshot.
+    """
+
+    model: Vector
+    ledger: Vector | None
+    differences: Mapping[str, Vector]
+    numbers: Mapping[str, int | float | str]
+
+
+def write_line(run_dir: Path, name: str, values: Mapping[str, Any]) -> None:
+    """Append one report of a peer to ``peers/NAME.jsonl``."""
+    _append(run_dir / "peers" / f"{name}.jsonl", values)
+
+
+def write_event(run_dir: Path, values: Mapping[str, Any]) -> None:
+    """Append one event of the run to ``events.jsonl``."""
+    _append(run_dir / "events.jsonl", values)
+
+
+def _append(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({k: _plain(v) for k, v in values.items()}) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN; a figure that does not exist is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def state_of(algorithm: Algorithm, now: float) -> State:
+    """What :func:`write_state` would write and :func:`read_states` would read again."""
+    snapshot = algorithm.snapshot()
+    differences = {key.removeprefix("w."): w for key, w in snapshot.vectors.items() if key.startswith("w.")}
+    return State(algorithm.model(now), algorithm.ledger(), differences, snapshot.numbers)
+
+
+def write_state(run_dir: Path, name: str, algorithm: Algorithm, now: float) -> None:
+    """Write a peer's final state to ``states/NAME.safetensors``."""
+    state = state_of(algorithm, now)
+    tensors = {"model": state.model} | {f"w.{other}": w for other, w in state.differences.items()}
+    if state.ledger is not None:
+        tensors["ledger"] = state.ledger
+    path = run_dir / "states" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, {"version": str(VERSION), "numbers": json.dumps(dict(state.numbers))})
+
+
+def read_states(run_dir: Path) -> dict[str, State]:
+    """All final states of a run by the peers' names.
+
+    Raises
+    ------
+    StorageError
+        When a file is not one of this format.
+    """
+    return {path.stem: _read_state(path) for path in sorted((run_dir / "states").glob("*.safetensors"))}
+
+
+def _read_state(path: Path) -> State:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if metadata.get("version") != str(VERSION):
+            raise StorageError(f"{path} has format version {metadata.get('version')}: this is gradvine's {VERSION}.")
+        differences = {key.removeprefix("w."): w for key, w in tensors.items() if key.startswith("w.")}
+        return State(tensors["model"], tensors.get("ledger"), differences, json.loads(metadata["numbers"]))
+    except StorageError:
+        raise
+    except Exception as error:  # safetensors raises its own type for whatever is wrong with a file
+        raise StorageError(f"{path} can't be read as a peer's state: {error}.") from None
+
+
+def ledger_error(states: Mapping[str, State]) -> float | None:
+    """How far the sum over peers is from what must be conserved, relative to what was moved; None without ledgers.
+
+    A difference that only its responder has applied, because the run ended in between, is taken off: it is one whose
+    number the responder has done and the initiator still has pending.
+    """
+    ledgers = {name: state.ledger.double() for name, state in states.items() if state.ledger is not None}
+    if not ledgers or len(ledgers) < len(states):
+        return None
+    total = torch.stack(list(ledgers.values())).sum(0)
+    for name, state in states.items():
+        share = float(state.numbers["ledger_share"])
+        for other, w in state.differences.items():
+            done = state.numbers[f"edge.{other}.done"]
+            if other in states and done and states[other].numbers[f"edge.{name}.pending"] == done:
+                total -= share * w.double()
+    moved = sum(float(ledger.norm()) for ledger in ledgers.values())
+    return float(total.norm()) / moved if moved else float(total.norm())
+
+
+def consensus_distance(states: Mapping[str, State]) -> float:
+    """The sum over peers of the squared distance between a model and the mean of all."""
+    models = torch.stack([state.model.double() for state in states.values()])
+    return float(((models - models.mean(0)) ** 2).sum())
+
+
+def digest_of(states: Mapping[str, State]) -> str:
+    """The sha256 of the final states of all peers."""
+    digest = hashlib.sha256()
+    for name in sorted(states):
+        state = states[name]
+        digest.update(name.encode() + json.dumps(dict(sorted(state.numbers.items()))).encode())
+        digest.update(save({"model": state.model}))
+    return "sha256:" + digest.hexdigest()
+
+
+Evaluate = Callable[[Vector], tuple[float, float]]
+"""Mean loss and accuracy of a model on the test data."""
+
+
+def summarise(run_dir: Path, evaluate: Evaluate, layout: Layout, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Work out ``summary.json`` and ``merged.safetensors`` from what the peers have written, and write them.
+
+    Parameters
+    ----------
+    evaluate : callable
+        The task's test.
+    layout : Layout
+        By which the merged model is taken apart into named tensors.
+    facts : mapping
+        What only the driver knows: algorithm, task, nodes, seed, transport, seconds, virtual_seconds, lost_peers.
+    """
+    states = read_states(run_dir)
+    if not states:
+        raise StorageError(f"{run_dir} holds no final state of any peer: nothing can be summed up.")
+    merged = Mean().merge(state.model for state in states.values())
+    save_model(run_dir / "merged.safetensors", merged, layout)
+    losses, accuracies = zip(*(evaluate(state.model) for state in states.values()), strict=True)
+    merged_loss, merged_accuracy = evaluate(merged)
+    lines = read_lines(run_dir)
+    totals = {key: sum(peer[-1].get(key, 0) for peer in lines.values() if peer) for key in TOTALS}
+    summary = {
+        "version": VERSION,
+        **facts,
+        "rounds": None,
+        **totals,
+        "local_accuracy": _spread(accuracies),
+        "merged_accuracy": merged_accuracy,
+        "averaged_accuracy": merged_accuracy,
+        "local_loss": _spread(losses),
+        "merged_loss": merged_loss,
+        "consensus_distance": consensus_distance(states),
+        "ledger_error": ledger_error(states),
+        "to_accuracy": _to_accuracy(lines),
+        "digest": digest_of(states),
+    }
+    (run_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def save_model(path: Path, vector: Vector, layout: Layout) -> None:
+    """Write a model as safetensors, one tensor for each of the layout's slots."""
+    tensors = {s.name: vector[s.offset : s.offset + s.size].reshape(s.shape).clone() for s in layout.slots}
+    save_file(tensors, path, {"layout": layout.digest})
+
+
+def read_lines(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """All reports of a run by the peers' names."""
+    paths = sorted((run_dir / "peers").glob("*.jsonl"))
+    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in paths}
+
+
+def means_over_time(lines: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The newest report of every peer, folded into means and sums, each time that one comes in.
+
+    Yields nothing before all peers have reported an accuracy.
+    """
+    newest: dict[str, dict[str, Any]] = {}
+    reports = [(line["seconds"], name, line) for name, peer in lines.items() for line in peer]
+    for seconds, name, line in sorted(reports, key=lambda report: report[:2]):
+        if line.get("accuracy") is None:
+            continue
+        newest[name] = line
+        if len(newest) == len(lines):
+            accuracies = [float(each["accuracy"]) for each in newest.values()]
+            sums = {key: sum(each.get(key, 0) for each in newest.values()) for key in TOTALS}
+            yield {"seconds": seconds, "accuracy": _spread(accuracies), **sums}
+
+
+def _to_accuracy(lines: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    reached: dict[str, dict[str, float]] = {}
+    for mean in means_over_time(lines):
+        for level in LEVELS:
+            if mean["accuracy"]["mean"] >= level:
+                wanted = ("seconds", "gradients", "exchanges", "bytes_sent")
+                reached.setdefault(str(level), {key: mean[key] for key in wanted})
+    return reached
+
+
+def _spread(values: Any) -> dict[str, float]:
+    values = [float(value) for value in values]
+    return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}
