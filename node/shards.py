@@ -1,0 +1,283 @@
+"""A data folder: one shard a peer, the test part, and ``task.json``, which says what they are.
+
+    DATA/n0.safetensors  n1.safetensors  …  test.safetensors  task.json
+
+Theory of operation
+-------------------
+:func:`prepare` reads a task's data once, splits the training part over the peers and writes it down. A peer only
+reads its own shard, so that it imports neither scikit-learn nor any data set library. ``task.json`` is written last:
+a folder that has one is complete.
+
+Invariants
+----------
+* The same task, names, partition and seed give the same bytes.
+* Every training sample is in exactly one shard, and every shard has at least :data:`SAMPLES_MIN`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from node.errors import StorageError, TaskError
+from node.flat import FlatModel
+from node.tasks import Dataset, Task
+
+VERSION = 1
+SAMPLES_MIN = 4
+"""Samples that each peer has at least; an extreme Dirichlet draw leaves some with none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One peer's samples ``x``, shape ``(n, ...)``, and targets ``y``, shape ``(n, ...)``."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Shard:
+        """The same samples on ``device``."""
+        return Shard(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """What ``task.json`` holds.
+
+    Parameters
+    ----------
+    task : str
+        The task's name, or ``file:MODULE.py``.
+    options : mapping of str to str
+        Its options, the defaults included.
+    dtype : str
+        Of samples and vectors.
+    classes : int or None
+        Number of classes; None where targets are not labels.
+    shape : tuple of int
+        Of one sample.
+    layout, size : str, int
+        Digest of the model's layout, and its number of values.
+    partition, alpha, seed
+        How the data was split.
+    samples : mapping of str to int
+        Training samples of each peer.
+    test_samples : int
+        Samples of the test part.
+    constants : mapping of str to float
+        ``L`` and ``mu`` of a convex task; empty otherwise.
+    data : str
+        sha256 of all samples and targets.
+    version : int
+        Of this format.
+    """
+
+    task: str
+    options: Mapping[str, str]
+    dtype: str
+    classes: int | None
+    shape: tuple[int, ...]
+    layout: str
+    size: int
+    partition: str
+    alpha: float
+    seed: int
+    samples: Mapping[str, int]
+    test_samples: int
+    constants: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
+    version: int = VERSION
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def prepare(
+    task: Task,
+    nodes: list[str],
+    partition: str,
+    alpha: float,
+    seed: int,
+    folder: Path,
+    source: Path | None = None,
+    spec: str | None = None,
+) -> DataRecord:
+    """Split a task's data over peers and write one shard each.
+
+    Parameters
+    ----------
+    task : Task
+        What is learnt.
+    nodes : list of str
+        The peers' names.
+    partition : {"iid", "dirichlet", "shards"}
+        How the training part is split; see :func:`node.partition.split`.
+    alpha : float
+        Concentration of the Dirichlet split.
+    seed : int
+        The split follows from it.
+    folder : Path
+        Where to write; made if need be.
+    source : Path, optional
+        Local data to use instead of the task's own; see :func:`node.sources.read_source`.
+    spec : str, optional
+        How the task was asked for, if not by its name.
+
+    Returns
+    -------
+    DataRecord
+        What was written to ``task.json``.
+
+    Raises
+    ------
+    TaskError
+        When data, partition and peers do not go together.
+    StorageError
+        When the folder can't be written, or holds data already.
+    """
+    from node.partition import split
+
+    _check_names(nodes)
+    if (folder / "task.json").exists():
+        raise StorageError(f"{folder} holds data already: name another folder, or delete this one first.")
+    data = _read(task, source)
+    classes = None if data.train_y.is_floating_point() else int(max(data.train_y.max(), data.test_y.max())) + 1
+    model = FlatModel(task.build(0), task.dtype)
+    _check_fit(task, model, data)
+    parts = split(data.train_y, len(nodes), partition, alpha, seed, SAMPLES_MIN)
+    shards = {name: Shard(data.train_x[part], data.train_y[part]) for name, part in zip(nodes, parts, strict=True)}
+    record = DataRecord(
+        task=spec or task.name,
+        options=dict(task.options),
+        dtype=task.dtype,
+        classes=classes,
+        shape=tuple(data.train_x.shape[1:]),
+        layout=model.layout.digest,
+        size=model.layout.size,
+        partition=partition,
+        alpha=alpha,
+        seed=seed,
+        samples={name: len(shard) for name, shard in shards.items()},
+        test_samples=len(data.test_x),
+        constants=dict(task.constants),
+    )
+    return _write(folder, {**shards, "test": Shard(data.test_x, data.test_y)}, record)
+
+
+def _check_names(nodes: list[str]) -> None:
+    for name in nodes:
+        if not re.fullmatch(r"[a-z0-9-]{1,63}", name) or name == "test":
+            raise TaskError(f"a peer can't be called '{name}': use a-z, 0-9 and hyphens, and not 'test'.")
+    if not nodes or len(set(nodes)) != len(nodes):
+        raise TaskError(f"{len(nodes)} peers with {len(set(nodes))} names can't share data: give each its own.")
+
+
+def _read(task: Task, source: Path | None) -> Dataset:
+    if source is None:
+        data = task.load()
+    else:
+        from node.sources import read_source
+
+        data = read_source(source, task.dtype)
+    for tensor in (data.train_x, data.train_y, data.test_x, data.test_y):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise TaskError(f"the data of {source or task.name} holds values that are not finite: clean them first.")
+    if not len(data.train_x) == len(data.train_y) or not len(data.test_x) == len(data.test_y) > 0:
+        raise TaskError(f"the data of {source or task.name} needs as many targets as samples, and a test part.")
+    return data
+
+
+def _check_fit(task: Task, model: FlatModel, data: Dataset) -> None:
+    """Try the model on two samples, so that a mismatch is found here and not on every peer."""
+    shape = tuple(data.train_x.shape[1:])
+    model.module.eval()
+    try:
+        with torch.no_grad():
+            float(task.loss(model.module(data.train_x[:2]), data.train_y[:2]))
+        labels_fit = data.train_y.is_floating_point() or model.module(data.train_x[:1]).shape[-1] > data.train_y.max()
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise TaskError(
+            f"the model of task {task.name} can't learn from samples of shape {shape}"
+            f" ({reason}): adapt it with --set (options: {', '.join(task.options) or 'none'})."
+        ) from None
+    if not labels_fit:
+        raise TaskError(
+            f"the model of task {task.name} knows fewer classes than the data, whose labels go up to"
+            f" {int(data.train_y.max())}: adapt it, for example with --set classes={int(data.train_y.max()) + 1}."
+        )
+
+
+def _write(folder: Path, shards: Mapping[str, Shard], record: DataRecord) -> DataRecord:
+    digest = hashlib.sha256()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in sorted(shards):
+            tensors = {"x": shards[name].x.contiguous(), "y": shards[name].y.contiguous()}
+            digest.update(name.encode())
+            for tensor in tensors.values():
+                digest.update(tensor.numpy().tobytes())
+            save_file(tensors, folder / f"{name}.safetensors")
+        record = replace(record, data=f"sha256:{digest.hexdigest()}")
+        (folder / "task.json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+    except OSError as error:
+        raise StorageError(f"the data can't be written to {folder}: {error}.") from None
+    return record
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def load_shard(folder: Path, name: str) -> Shard:
+    """A peer's shard.
+
+    Raises
+    ------
+    TaskError
+        When there is none, or it can't be read.
+    """
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        raise TaskError(f"there is no data for {name} in {folder}: write it with gradvine data -o {folder}.")
+    try:
+        tensors = load_file(path)
+        return Shard(tensors["x"], tensors["y"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise TaskError(f"the data in {path} can't be read ({error}): write it again with gradvine data.") from None
+
+
+def load_test(folder: Path) -> Shard:
+    """The test part, the same for all peers; raises like :func:`load_shard`."""
+    return load_shard(folder, "test")
+
+
+def load_task_json(folder: Path) -> DataRecord:
+    """What the data in ``folder`` is.
+
+    Raises
+    ------
+    TaskError
+        When there is none, it can't be read, or its format is of another version.
+    """
+    path = folder / "task.json"
+    try:
+        values = json.loads(path.read_text())
+        if values.get("version") != VERSION:
+            raise TaskError(f"{path} has format version {values.get('version')}, this gradvine reads {VERSION}.")
+        return DataRecord(**{**values, "shape": tuple(values["shape"])})
+    except FileNotFoundError:
+        raise TaskError(f"there is no data in {folder}: write it with gradvine data -o {folder}.") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TaskError(f"{path} can't be read ({error}): write the data again with gradvine data.") from None

@@ -1,0 +1,188 @@
+"""What is learnt: data, model, loss and score of one task, one file each.
+
+Theory of operation
+-------------------
+A task is opened by its name, or from a file of the user's own (``file:MODULE.py``), with options that are text,
+as they come from the command line. Opening one is cheap: neither a model is built nor data is read. The data is
+read by :meth:`Task.load` when shards are prepared, and never by a peer, which reads its shard from disk.
+
+A task is one file with ``OPTIONS``, the options and their defaults, and ``create(options)``, and one line in
+:data:`TASKS`.
+
+Invariants
+----------
+* :meth:`Task.build` depends on the seed alone and leaves torch's global generator as it found it.
+* Nothing that comes from a plan or from the wire names code: only a local user names a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from algorithms.protocol import DTYPES
+from node.errors import TaskError, unknown
+
+TASKS: Mapping[str, str] = {"digits": "digits", "digits-cnn": "digits_cnn"}
+"""The registry: a task's name and its file in this folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The data of a task, whole, before it is split over peers.
+
+    Parameters
+    ----------
+    train_x, test_x : Tensor
+        Samples, shape ``(n, ...)``.
+    train_y, test_y : Tensor
+        Targets, shape ``(n, ...)``; for classification ``(n,)`` whole numbers from 0.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+class Task(Protocol):
+    """One thing to learn. ``node/tasks/digits.py`` is the shortest complete example."""
+
+    name: str
+    options: Mapping[str, str]
+    """All its options, the defaults included."""
+    unit_s: float
+    """Seconds of one plan unit, unless the user says otherwise."""
+    dtype: str
+    """Of vectors and samples: ``"float32"`` or ``"float64"``."""
+    constants: Mapping[str, float]
+    """Constants of a convex task, ``L`` and ``mu``; empty otherwise."""
+
+    def build(self, seed: int) -> nn.Module:
+        """A new model, initialised from ``seed``."""
+
+    def load(self) -> Dataset:
+        """Read the data."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a batch, a scalar that can be differentiated."""
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many samples of a batch the model has right, a scalar."""
+
+
+def load_task(spec: str, options: Mapping[str, str] | None = None, dtype: str = "auto") -> Task:
+    """Open a task.
+
+    Parameters
+    ----------
+    spec : str
+        A name in :data:`TASKS`, or ``file:MODULE.py``.
+    options : mapping of str to str, optional
+        The task's own options; what is missing has its default.
+    dtype : {"auto", "float32", "float64"}
+        Of vectors and samples; ``auto`` leaves it to the task.
+
+    Raises
+    ------
+    TaskError
+        For a task or an option that does not exist, a value that can't be used, or a file that fails.
+    """
+    create, defaults = _open(spec)
+    for key in options or {}:
+        if key not in defaults:
+            raise TaskError(unknown(f"option of task {spec}", key, defaults))
+    task = create({**defaults, **(options or {})})
+    if dtype != "auto":
+        task.dtype = dtype
+    if task.dtype not in DTYPES:
+        raise TaskError(unknown("dtype", task.dtype, DTYPES))
+    return task
+
+
+def task_options(spec: str) -> Mapping[str, str]:
+    """The options of a task and their defaults.
+
+    Raises
+    ------
+    TaskError
+        For a task that does not exist, or a file that fails.
+    """
+    return _open(spec)[1]
+
+
+def _open(spec: str) -> tuple[Callable[[Mapping[str, str]], Task], Mapping[str, str]]:
+    if spec.startswith("file:"):
+        from node.tasks.file import open_file
+
+        return open_file(Path(spec.removeprefix("file:")))
+    if spec not in TASKS:
+        raise TaskError(unknown("task", spec, [*TASKS, "file:MODULE.py"]))
+    module = importlib.import_module(f"node.tasks.{TASKS[spec]}")
+    return module.create, module.OPTIONS
+
+
+def run_file(path: Path) -> ModuleType:
+    """The module that a user's file defines, run anew on every call; it raises whatever the file raises."""
+    name = f"gradvine_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look up their module here
+    spec.loader.exec_module(module)
+    return module
+
+
+def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What ``build`` returns when torch's global generator starts at ``seed``; the generator is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+def whole_numbers(options: Mapping[str, str], key: str) -> list[int]:
+    """An option such as ``hidden=64,64``; an empty text is no numbers.
+
+    Raises
+    ------
+    TaskError
+        Unless all of them are whole and positive.
+    """
+    parts = [part.strip() for part in options[key].split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise TaskError(f"{key}={options[key]} can't be used: write whole positive numbers, such as {key}=64,64.")
+    return [int(part) for part in parts]
+
+
+def whole_number(options: Mapping[str, str], key: str) -> int:
+    """An option such as ``classes=10``.
+
+    Raises
+    ------
+    TaskError
+        Unless it is one whole positive number.
+    """
+    numbers = whole_numbers(options, key)
+    if len(numbers) != 1:
+        raise TaskError(f"{key}={options[key]} can't be used: write one whole positive number, such as {key}=10.")
+    return numbers[0]
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross entropy of logits ``(n, classes)`` and labels ``(n,)``."""
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """How many of the largest logits are at the label."""
+    return (outputs.argmax(-1) == targets).sum()

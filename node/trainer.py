@@ -1,0 +1,219 @@
+"""Local steps, gradients and evaluation of one peer's model on its own data.
+
+Theory of operation
+-------------------
+A trainer works in a flat vector that the module's tensors are views of (see :mod:`node.flat`). It copies the point it
+is told to start from into that vector, takes K steps with a torch optimiser, which sees all parameters as one
+tensor, and answers with the difference, written into the memory of the start point. Model-sized buffers: the
+vector, its gradient, the optimiser's momentum, and the job's own vector; no other.
+
+Between two jobs nothing of the working vector matters. Trainers that run one at a time, in virtual time, may
+therefore share one :class:`~node.flat.FlatModel`; only optimiser state, data and generator are each trainer's own.
+
+Invariants
+----------
+* Batches are drawn with replacement by the trainer's generator, K·batch indices a job and nothing else.
+* A job whose loss or result is not finite raises :class:`Diverged`; no peer ever sees its result.
+* One call at a time; a snapshot is taken between two calls.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.protocol import Compute, Gradient, Layout, Snapshot, Train, Trained, Vector
+from node.errors import TaskError
+from node.flat import FlatModel
+from node.shards import Shard
+from node.tasks import Task
+
+CHUNK = 4096
+"""Samples that pass through the model at once when the whole of a shard is asked for."""
+
+
+class Diverged(TaskError):
+    """Training left the finite numbers; the node stops instead of gossiping what came out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How local steps are taken.
+
+    Parameters
+    ----------
+    optimiser : {"sgd", "adamw"}
+        Torch's optimiser of that name.
+    lr : float
+        Learning rate.
+    momentum : float
+        Momentum of SGD, in [0, 1).
+    weight_decay : float
+        L2 penalty of SGD; decoupled decay of AdamW.
+    batch_size : int
+        Samples a step.
+    """
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 16
+
+
+class Trainer:
+    """One peer's training.
+
+    Parameters
+    ----------
+    task : Task
+        Model, loss and score.
+    shard : Shard
+        The peer's samples.
+    recipe : Recipe
+        How steps are taken.
+    draws : numpy Generator
+        Draws the batches; its owner saves and restores it.
+    device : torch.device or str
+        Where steps are computed; vectors that come in and go out stay where they are.
+    model : FlatModel, optional
+        A model of the same task to work in, shared with other trainers that never run at the same time.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        shard: Shard,
+        recipe: Recipe,
+        draws: np.random.Generator,
+        device: torch.device | str = "cpu",
+        model: FlatModel | None = None,
+    ) -> None:
+        self.task, self.recipe, self.draws = task, recipe, draws
+        self.device = torch.device(device)
+        self.shard = shard.to(self.device)
+        self.model = model or FlatModel(task.build(0), task.dtype, self.device)
+        self.optimiser = _optimiser(recipe, self.model.parameters)
+
+    @property
+    def layout(self) -> Layout:
+        """Where each tensor of the model sits in the vector."""
+        return self.model.layout
+
+    def train(self, job: Train) -> Trained:
+        """Take ``job.steps`` local steps from ``job.at``, whose memory becomes the answer's ``change``.
+
+        Raises
+        ------
+        Diverged
+            When the loss or the result is not finite.
+        """
+        return self.take_steps(job, self.draw_batches(job.steps))
+
+    def draw_batches(self, steps: int) -> Tensor:
+        """Indices of the samples of ``steps`` batches, shape ``(steps, batch)``."""
+        return torch.from_numpy(self.draws.integers(len(self.shard), size=(steps, self.recipe.batch_size)))
+
+    def take_steps(self, job: Train, batches: Tensor) -> Trained:
+        """Like :meth:`train`, with the batches drawn, shape ``(steps, batch)``."""
+        model, optimiser, shard = self.model, self.optimiser, self.shard
+        start = job.at.to(self.device)
+        model.vector.copy_(start)
+        self._prepare(job)
+        total = torch.zeros((), dtype=model.vector.dtype, device=self.device)
+        for rows in batches.to(self.device):
+            model.gradient.zero_()
+            loss = self.task.loss(model.module(shard.x.index_select(0, rows)), shard.y.index_select(0, rows))
+            loss.backward()
+            optimiser.step()
+            total += loss.detach()
+        torch.sub(model.vector, start, out=start)
+        mean = total.item() / job.steps
+        if not math.isfinite(mean + start.sum().item()):
+            raise _diverged(mean, self.recipe)
+        if start is not job.at:
+            job.at.copy_(start)
+        return Trained(job.key, job.at, mean, batches.numel())
+
+    def _prepare(self, job: Train) -> None:
+        if not self.model.module.training:
+            self.model.module.train()
+        self.optimiser.param_groups[0]["lr"] = self.recipe.lr * job.lr_factor
+        if job.fresh:
+            for value in self.optimiser.state[self.model.parameters].values():
+                value.zero_()
+
+    def gradient(self, job: Compute) -> Gradient:
+        """The gradient at ``job.at`` over the whole shard, weight decay included; zero at statistics.
+
+        Raises
+        ------
+        Diverged
+            When it is not finite.
+        """
+        model, shard = self.model, self.shard
+        model.vector.copy_(job.at)
+        model.gradient.zero_()
+        model.module.train()
+        total = 0.0
+        for x, y in zip(shard.x.split(CHUNK), shard.y.split(CHUNK), strict=True):
+            loss = self.task.loss(model.module(x), y) * (len(x) / len(shard))
+            loss.backward()
+            total += loss.item()
+        value = model.gradient.to(job.at.device, copy=True)
+        value[: model.learnt].add_(job.at[: model.learnt], alpha=self.recipe.weight_decay)
+        if not math.isfinite(total + value.sum().item()):
+            raise _diverged(total, self.recipe)
+        return Gradient(job.key, value, total)
+
+    def evaluate(self, vector: Vector, shard: Shard) -> tuple[float, float]:
+        """Mean loss and accuracy of the model ``vector``, shape ``(d,)``, on ``shard``; training takes no notice."""
+        model = self.model
+        model.rebind(vector.to(self.device))
+        model.module.eval()
+        loss = right = 0.0
+        try:
+            with torch.no_grad():
+                for x, y in zip(shard.x.split(CHUNK), shard.y.split(CHUNK), strict=True):
+                    targets = y.to(self.device)
+                    outputs = model.module(x.to(self.device))
+                    loss += self.task.loss(outputs, targets).item() * len(y)
+                    right += self.task.score(outputs, targets).item()
+        finally:
+            model.rebind(model.vector)
+        return loss / len(shard), right / len(shard)
+
+    def snapshot(self) -> Snapshot:
+        """The optimiser's state: flat vectors, shape ``(p,)`` for p parameters, and its step counter."""
+        state = self.optimiser.state[self.model.parameters]
+        vectors = {name: value.clone() for name, value in state.items() if value.ndim == 1}
+        return Snapshot(vectors, {name: value.item() for name, value in state.items() if value.ndim == 0})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on with the optimiser's state of :meth:`snapshot`."""
+        state: dict[str, Tensor] = {name: v.to(self.device, copy=True) for name, v in snapshot.vectors.items()}
+        state |= {name: torch.tensor(float(number)) for name, number in snapshot.numbers.items()}
+        self.optimiser.state[self.model.parameters] = state
+
+
+def train_batch(trainers: list[Trainer], jobs: list[Train]) -> list[Trained]:
+    """Many peers' pending jobs."""
+    return [trainer.train(job) for trainer, job in zip(trainers, jobs, strict=True)]
+
+
+def _optimiser(recipe: Recipe, parameters: Tensor) -> torch.optim.Optimizer:
+    # fused: one pass over memory for decay, momentum and step.
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW([parameters], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.SGD(
+        [parameters], lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def _diverged(loss: float, recipe: Recipe) -> Diverged:
+    return Diverged(f"training diverged (mean loss {loss:.4g}): lower --lr, which is {recipe.lr:g}, or check the data.")
