@@ -69,13 +69,13 @@ def build_plan(
 
 
 def _place(n: int, host: str, port: int, http_port: int | None, named_hosts: bool) -> tuple[Node, ...]:
-    step = 0 if named_hosts else 1
+    step, span = (0, 1) if named_hosts else (1, n)  # ports per node, and of all nodes
     if http_port is None:
-        http_port = max(HTTP_PORT, port + n)
+        http_port = max(HTTP_PORT, port + span)
     for first in (port, http_port):
-        if not 1 <= first <= 65535 - step * (n - 1):
+        if not 1 <= first <= 65536 - span:
             raise PlanError(f"{n} nodes from port {first} on leave the range 1 to 65535: choose another first port.")
-    if abs(port - http_port) < (1 if named_hosts else n):
+    if abs(port - http_port) < span:
         raise PlanError(f"{n} nodes from ports {port} and {http_port} on would share ports: move one range away.")
     names = [f"n{k}" for k in range(n)]
     return tuple(
