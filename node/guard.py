@@ -1,0 +1,251 @@
+"""What may enter: who, over which edge, how much, of which run, with which numbers in it.
+
+Theory of operation
+-------------------
+The wire asks the guard four times, cheap questions before dear ones: :meth:`Guard.enter` when a call begins,
+:meth:`Guard.admit` when its header is there, :meth:`Guard.reserve` for room in the inbox, all before a byte of the body
+is read; then :meth:`Guard.check` with the message. The guard knows the plan's edges and the algorithm's
+:class:`~algorithms.protocol.Kind` table, and nothing else of any algorithm.
+
+Invariants
+----------
+* The guard refuses; it never alters a message.
+* Every refusal passes :meth:`Guard.refuse`: it is counted, and logged at most once a second a sender.
+* What waits in the inbox is bounded in bytes, in messages, and in messages of one sender.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+
+from algorithms.protocol import COUNT_MAX, Codec, Kind, Layout, Message, Reason
+from node.errors import ConfigError
+from node.wire.framing import DTYPE_NAMES, VERSION, Header, Terms
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
+STRANGER = "stranger"
+"""Whoever is no member of the run, in counters and logs: so that both stay bounded."""
+
+
+class Guard:
+    """The rules of one peer's door.
+
+    Parameters
+    ----------
+    name : str
+        The peer itself.
+    owners : mapping of str to bool
+        Its neighbours, and whether the peer owns the edge with each.
+    members : collection of str
+        All nodes of the plan.
+    kinds : mapping of str to Kind
+        The algorithm's messages.
+    run, plan_digest : str
+        What a sender must have in common with the peer, with the layout's digest.
+    layout : Layout
+        Of every vector.
+    codec : Codec
+        Fixes the values' dtype on the wire.
+    inbox_bytes_max : int
+        Bytes of bodies that may be on their way in or wait to be taken out.
+    refused : callable
+        ``refused(sender, reason)`` counts; the sender is a member's name or ``"stranger"``.
+    calls_max : int
+        Calls of one sender at once.
+    waiting_max, waiting_each_max : int
+        Messages in the inbox, of all senders and of each.
+    norm_max : float, optional
+        Bound on the Euclidean norm of every vector.
+    clock : callable
+        Seconds, for the log's rate limit.
+
+    Raises
+    ------
+    ConfigError
+        When the inbox could not hold a single message.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        owners: Mapping[str, bool],
+        members: Collection[str],
+        kinds: Mapping[str, Kind],
+        *,
+        run: str,
+        plan_digest: str,
+        layout: Layout,
+        codec: Codec,
+        inbox_bytes_max: int,
+        refused: Callable[[str, Reason], None],
+        calls_max: int = 2,
+        waiting_max: int = 64,
+        waiting_each_max: int = 8,
+        norm_max: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        assert all(kind.sender in ("owner", "peer", "neighbour", "member") for kind in kinds.values())
+        wire_dtype = codec.wire_dtype(layout.torch_dtype)
+        self.name = name
+        self.members = frozenset(members)
+        self.layout = layout
+        self.terms = Terms(run, plan_digest, layout.digest, DTYPE_NAMES[wire_dtype])
+        self._owners = dict(owners)
+        self._kinds = dict(kinds)
+        self._vector_bytes = layout.size * wire_dtype.itemsize
+        self._inbox_bytes_max = inbox_bytes_max
+        self._refused = refused
+        self._calls_max = calls_max
+        self._waiting_max = waiting_max
+        self._waiting_each_max = waiting_each_max
+        self._norm_max = norm_max
+        self._clock = clock
+        self._calls: Counter[str] = Counter()
+        self._inbox = threading.Lock()  # room is taken where calls are served and given back where messages are used
+        self._waiting: Counter[str] = Counter()
+        self._waiting_bytes = 0
+        self._logged: dict[str, tuple[float, int]] = {}  # sender: when a line was written, refusals since
+        largest = max((len(kind.vectors) for kind in kinds.values()), default=0) * self._vector_bytes
+        if inbox_bytes_max < largest:
+            raise ConfigError(
+                f"inbox = {inbox_bytes_max} can't be used: write at least {largest}, the largest message."
+            )
+
+    # ------------------------------------------------------------------------------------ before the body
+
+    def enter(self, sender: str) -> Reason | None:
+        """Count a call in; None means that :meth:`leave` must follow."""
+        key = self._known(sender)
+        if self._calls[key] >= self._calls_max:
+            return self.refuse(sender, Reason.BUSY, "too many calls at once")
+        self._calls[key] += 1
+        return None
+
+    def leave(self, sender: str) -> None:
+        """Count a call out."""
+        self._calls[self._known(sender)] -= 1
+
+    def greet(self, sender: str, header: Header) -> Reason | None:
+        """Whether a ping comes from a member of the same run."""
+        return self._verdict(sender, self._of_another_run(sender, header))
+
+    def admit(self, sender: str, header: Header) -> Reason | None:
+        """Whether a message with this header may come from this sender; looks at nothing else, changes nothing."""
+        return self._verdict(sender, self._of_another_run(sender, header) or self._against_kind(sender, header))
+
+    def reserve(self, sender: str, size_bytes: int) -> Reason | None:
+        """Take room in the inbox; None means that :meth:`release` must follow, once. Safe in any thread."""
+        key = self._known(sender)
+        with self._inbox:
+            full = (
+                self._waiting_bytes + size_bytes > self._inbox_bytes_max
+                or self._waiting.total() >= self._waiting_max
+                or self._waiting[key] >= self._waiting_each_max
+            )
+            if not full:
+                self._waiting[key] += 1
+                self._waiting_bytes += size_bytes
+        return self.refuse(sender, Reason.BUSY, "the inbox is full") if full else None
+
+    def release(self, sender: str, size_bytes: int) -> None:
+        """Give room in the inbox back. Safe in any thread."""
+        with self._inbox:
+            self._waiting[self._known(sender)] -= 1
+            self._waiting_bytes -= size_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are on their way in or wait in the inbox."""
+        return self._waiting.total()
+
+    # ------------------------------------------------------------------------------------- after the body
+
+    def check(self, sender: str, message: Message) -> Reason | None:
+        """Whether every value is finite and every vector's norm in bounds."""
+        for name, vector in message.vectors.items():
+            # A finite sum proves that all values are finite, forty times as fast as looking at each of them.
+            if not (math.isfinite(vector.sum().item()) or bool(torch.isfinite(vector).all())):
+                return self.refuse(sender, Reason.NOT_FINITE, f"{name} has values that are not finite")
+            if self._norm_max is not None and _norm(vector) > self._norm_max:
+                return self.refuse(sender, Reason.TOO_LARGE, f"{name} has a norm above {self._norm_max}")
+        return None
+
+    # ------------------------------------------------------------------------------------------ refusals
+
+    def refuse(self, sender: str, reason: Reason, why: str = "") -> Reason:
+        """Count a refusal, log it unless a line about this sender was written within a second, return its reason."""
+        key = self._known(sender)
+        self._refused(key, reason)
+        now = self._clock()
+        last, since = self._logged.get(key, (-math.inf, 0))
+        if now - last < 1:
+            self._logged[key] = (last, since + 1)
+            return reason
+        self._logged[key] = (now, 0)
+        more = f" (and {since} more)" if since else ""
+        log.warning("refused a call of %s: %s%s%s", key, reason.value, why and f", {why}", more)
+        return reason
+
+    def _known(self, sender: str) -> str:
+        return sender if sender in self.members else STRANGER
+
+    def _verdict(self, sender: str, finding: tuple[Reason, str] | None) -> Reason | None:
+        return finding and self.refuse(sender, *finding)
+
+    def _of_another_run(self, sender: str, header: Header) -> tuple[Reason, str] | None:
+        if sender not in self.members or sender == self.name:
+            return Reason.NOT_MY_NEIGHBOUR, "no other member of the plan"
+        if header.version != VERSION:
+            return Reason.WRONG_VERSION, f"speaks version {header.version}, not {VERSION}"
+        if header.run != self.terms.run:
+            return Reason.WRONG_RUN, "of another run"
+        if header.plan != self.terms.plan:
+            return Reason.WRONG_RUN, "has another plan"
+        if header.layout != self.terms.layout:
+            return Reason.WRONG_LAYOUT, "has another layout"
+        return None
+
+    def _against_kind(self, sender: str, header: Header) -> tuple[Reason, str] | None:
+        kind = self._kinds.get(header.kind)
+        if kind is None:
+            return Reason.MALFORMED, "no kind of message of this algorithm"
+        if not self._may_send(sender, kind.sender):
+            return Reason.NOT_MY_NEIGHBOUR, f"may not send {header.kind}"
+        expected_bytes = len(kind.vectors) * self._vector_bytes
+        if header.size_bytes > expected_bytes:
+            return Reason.TOO_LARGE, f"{header.size_bytes} bytes announced, {expected_bytes} are due"
+        if header.size_bytes < expected_bytes or sorted(header.vectors) != sorted(kind.vectors):
+            return Reason.MALFORMED, f"not the vectors of {header.kind}"
+        if header.dtype != self.terms.dtype:
+            return Reason.MALFORMED, "values of another type"
+        if header.number >= COUNT_MAX or not _fit(header.numbers or {}, kind):
+            return Reason.MALFORMED, f"not the numbers of {header.kind}"
+        return None
+
+    def _may_send(self, sender: str, role: str) -> bool:
+        if role == "member":
+            return True
+        owned = self._owners.get(sender)
+        return owned is not None and (role == "neighbour" or owned == (role == "peer"))
+
+
+def _fit(numbers: Mapping[str, float], kind: Kind) -> bool:
+    return (
+        numbers.keys() == {*kind.counts, *kind.reals}
+        and all(math.isfinite(value) for value in numbers.values())
+        and all(0 <= numbers[name] < COUNT_MAX and numbers[name] == int(numbers[name]) for name in kind.counts)
+    )
+
+
+def _norm(vector: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))

@@ -1,0 +1,277 @@
+"""The network of real peers: gRPC with mTLS, seen from trio.
+
+Theory of operation
+-------------------
+:func:`open_grpc` listens on one port and keeps a channel to each neighbour, all in the asyncio thread behind the
+bridge. A message crosses the bridge once on its way out and once on its way in; its chunks never do. gRPC itself
+connects, probes and reconnects; a send has a deadline, after which it is the sender's algorithm that knows what to do.
+
+Invariants
+----------
+* A neighbour that hangs delays nobody but the senders of messages to it, and those until their deadline.
+* The name behind an address is proven by its certificate, or the connection fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import trio
+
+from algorithms.protocol import Message, Reason
+from node.errors import NetworkError
+from node.guard import Guard
+from node.wire.bridge import Bridge, Closed, open_bridge
+from node.wire.framing import Outgoing, encode, greet
+from node.wire.limits import Limits
+from node.wire.server import CLAIM, INLINE_BYTES_MAX, SERVICE, Observer, PeerService
+from node.wire.tls import Identity
+from node.wire.transport import Undelivered
+from protos import peer_pb2
+
+REASONS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: Reason.TIMEOUT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.BUSY,
+    grpc.StatusCode.UNIMPLEMENTED: Reason.WRONG_VERSION,
+}
+"""What a failed call means; everything else is UNREACHABLE."""
+
+
+class GrpcTransport:
+    """One peer's end of the network, a :class:`~node.wire.transport.Transport`; made by :func:`open_grpc`."""
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Mapping[str, str],
+        guard: Guard,
+        identity: Identity | None,
+        observer: Observer,
+        limits: Limits,
+        bridge: Bridge,
+    ) -> None:
+        self.port = 0
+        self._addresses = dict(addresses)
+        self._guard = guard
+        self._identity = identity
+        self._observer = observer
+        self._limits = limits
+        self._bridge = bridge
+        self._metadata = () if identity else ((CLAIM, name),)
+        self._channels: dict[str, Any] = {}  # grpc.aio.Channel, whose stubs lack half of it
+        self._turns = {to: trio.Semaphore(limits.sends_max) for to in addresses}
+        self._under_way: dict[int, tuple[Outgoing, int]] = {}  # by the message's id: encoded, how many sends
+        self._put, self._inbox = trio.open_memory_channel[tuple[str, Message, int]](float("inf"))  # the guard bounds it
+
+    # ------------------------------------------------------------------------------------- in trio
+
+    async def send(self, to: str, message: Message) -> None:
+        """Hand a message to a neighbour's inbox; see :meth:`node.wire.transport.Transport.send`."""
+        start = trio.current_time()
+        outgoing = await self._encode(message)
+        size_bytes = outgoing.header.size_bytes
+        try:
+            await self._ask(to, self._limits.wait_s(size_bytes), self._deliver, outgoing)
+        finally:
+            self._forget(message)
+        self._observer.sent(to, message.kind, size_bytes, trio.current_time() - start)
+
+    async def ping(self, to: str) -> None:
+        """Ask whether a neighbour is there and in the same run; raises like :meth:`send`."""
+        await self._ask(to, self._limits.wait_s(), self._greet, greet(self._guard.terms))
+
+    async def receive(self) -> AsyncIterator[tuple[str, Message]]:
+        """Messages as they come in, each with its proven sender."""
+        async for sender, message, size_bytes in self._inbox:
+            self._guard.release(sender, size_bytes)
+            yield sender, message
+
+    async def reload(self) -> None:
+        """Read the certificates and the list of the denied again; connect anew where they have changed.
+
+        Raises
+        ------
+        NetworkError
+            When they can't be used; then everything stays as it was.
+        """
+        if self._identity is not None and self._identity.reload():
+            await self._bridge.call(self._hang_up)
+
+    async def _ask(self, to: str, wait_s: float, method: Any, request: Any) -> None:
+        if self._identity is not None and to in self._identity.papers.denied:
+            raise Undelivered(Reason.UNREACHABLE)
+        code = None
+        with trio.move_on_after(wait_s):
+            async with self._turns[to]:
+                try:
+                    code = await self._bridge.call(method, to, request, wait_s)
+                except Closed:
+                    raise Undelivered(Reason.UNREACHABLE) from None
+        if code is None:
+            raise Undelivered(Reason.TIMEOUT)
+        if code != peer_pb2.ACCEPTED:
+            raise Undelivered(_reason(code))
+
+    async def _encode(self, message: Message) -> Outgoing:
+        outgoing, sends = self._under_way.get(id(message), (None, 0))
+        if outgoing is None:
+            large = sum(vector.nbytes for vector in message.vectors.values()) > INLINE_BYTES_MAX
+            terms = self._guard.terms
+            outgoing = await trio.to_thread.run_sync(encode, message, terms) if large else encode(message, terms)
+            sends = self._under_way.get(id(message), (None, 0))[1]
+        self._under_way[id(message)] = outgoing, sends + 1
+        return outgoing
+
+    def _forget(self, message: Message) -> None:
+        outgoing, sends = self._under_way.pop(id(message))
+        if sends > 1:
+            self._under_way[id(message)] = outgoing, sends - 1
+
+    def put(self, sender: str, message: Message, size_bytes: int) -> None:
+        """Put a message into the inbox; a peer that has stopped taking them out has lost it, like any network."""
+        try:
+            self._put.send_nowait((sender, message, size_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._guard.release(sender, size_bytes)
+
+    def shut(self) -> None:
+        """End :meth:`receive` once the inbox is empty."""
+        self._put.close()
+
+    # ---------------------------------------------------------------------------------- in asyncio
+
+    async def listen(self, bind: str) -> grpc.aio.Server:
+        """Start serving; the bound port is :attr:`port`."""
+
+        def take(sender: str, message: Message, size_bytes: int) -> None:
+            self._bridge.post(self.put, sender, message, size_bytes)
+
+        # The shares of all callers fit in, so that no caller can use up the server with calls within its own.
+        calls_max = 64 + len(self._guard.members) * (self._limits.sends_max + self._limits.other_calls_max)
+        server = grpc.aio.server(options=self._limits.server_options(), maximum_concurrent_rpcs=calls_max)
+        await PeerService(self._guard, self._identity, self._observer, self._limits, take).attach(server)
+        try:
+            if self._identity is not None:
+                self.port = server.add_secure_port(bind, self._identity.server_credentials())
+            else:
+                self.port = server.add_insecure_port(bind)
+        except RuntimeError:
+            raise NetworkError(
+                f"can't listen on {bind}: the port is taken, or the address is not this machine's."
+            ) from None
+        await server.start()
+        return server
+
+    async def close(self, server: grpc.aio.Server) -> None:
+        """Stop serving and calling."""
+        await asyncio.gather(server.stop(self._limits.grace_s), self._hang_up())
+
+    async def _hang_up(self) -> None:
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close(self._limits.grace_s)
+
+    async def _deliver(self, to: str, outgoing: Outgoing, timeout_s: float) -> int:
+        call = self._channel(to).stream_unary(f"/{SERVICE}/Deliver")(timeout=timeout_s, metadata=self._metadata)
+        try:
+            for frame in outgoing.frames():
+                await call.write(frame)
+            await call.done_writing()
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            pass  # the answer came before the end: it says why
+        return await _receipt(call)
+
+    async def _greet(self, to: str, request: bytes, timeout_s: float) -> int:
+        return await _receipt(
+            self._channel(to).unary_unary(f"/{SERVICE}/Ping")(request, timeout=timeout_s, metadata=self._metadata)
+        )
+
+    def _channel(self, to: str) -> Any:
+        if to not in self._channels:
+            options: list[tuple[str, Any]] = [*self._limits.channel_options()]
+            if self._identity is None:
+                self._channels[to] = grpc.aio.insecure_channel(self._addresses[to], options)
+            else:
+                options.append(("grpc.ssl_target_name_override", to))
+                credentials = self._identity.channel_credentials()
+                self._channels[to] = grpc.aio.secure_channel(self._addresses[to], credentials, options)
+        return self._channels[to]
+
+
+async def _receipt(call: Any) -> int:
+    try:
+        return int(peer_pb2.Receipt.FromString(await call).code)
+    except grpc.aio.AioRpcError as error:
+        raise Undelivered(REASONS.get(error.code(), Reason.UNREACHABLE)) from None
+
+
+def _reason(code: int) -> Reason:
+    try:
+        return Reason[peer_pb2.Code.Name(code)]
+    except (KeyError, ValueError):
+        return Reason.MALFORMED  # a newer peer's code that we do not know: no use in trying again
+
+
+@asynccontextmanager
+async def open_grpc(
+    *,
+    name: str,
+    bind: str,
+    addresses: Mapping[str, str],
+    guard: Guard,
+    identity: Identity | None,
+    observer: Observer,
+    limits: Limits = Limits(),
+    bridge: Bridge | None = None,
+) -> AsyncIterator[GrpcTransport]:
+    """Listen, and be able to reach the neighbours.
+
+    Parameters
+    ----------
+    name : str
+        The peer's own name.
+    bind : str
+        ``HOST:PORT`` to listen on; port 0 is any free one, which ``transport.port`` then tells.
+    addresses : mapping of str to str
+        ``HOST:PORT`` of everybody that is sent to.
+    guard : Guard
+        Says what may enter, and counts what may not.
+    identity : Identity or None
+        Key and certificate. None is explicit plaintext: then callers only claim their names.
+    observer : Observer
+        Counts messages.
+    limits : Limits
+        Waits and bounds.
+    bridge : Bridge, optional
+        To share one asyncio thread among several peers of one process.
+
+    Raises
+    ------
+    NetworkError
+        When the port can't be listened on, or the certificate is for another name.
+    """
+    if identity is not None and identity.name != name:
+        raise NetworkError(f"the certificate is for {identity.name}, this peer is {name}: give it its own.")
+    async with _shared(bridge) as crossing:
+        transport = GrpcTransport(name, addresses, guard, identity, observer, limits, crossing)
+        server = await crossing.call(transport.listen, bind)
+        try:
+            yield transport
+        finally:
+            with trio.CancelScope(shield=True):
+                await crossing.call(transport.close, server)
+            transport.shut()
+
+
+@asynccontextmanager
+async def _shared(bridge: Bridge | None) -> AsyncIterator[Bridge]:
+    if bridge is not None:
+        yield bridge
+    else:
+        async with open_bridge() as own:
+            yield own
