@@ -6,6 +6,7 @@ its description, unit and bounds stand here and nowhere else.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -134,6 +135,15 @@ def load_config(
         first = error.errors()[0]
         key, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{key} = {first['input']!r} can't be used: {reason}.") from None
+
+
+def dump_toml(config: RunConfig) -> str:
+    """The configuration as a TOML file that gives the same one again; what is not set is left out."""
+    values = config.model_dump(exclude_none=True)
+    options = values.pop("options")
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    lines += ["", "[options]", *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in options.items())]
+    return "\n".join(lines) + "\n"
 
 
 def parse_options(pairs: list[str]) -> dict[str, str]:

@@ -52,7 +52,7 @@ class PullWork:
     def snapshot(self, name: str) -> Snapshot:
         return Snapshot()
 
-    def restore(self, name: str, snapshot: Snapshot | None) -> None:
+    def restore(self, name: str, snapshot: Snapshot) -> None:
         pass
 
 

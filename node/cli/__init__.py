@@ -9,11 +9,12 @@ import sys
 
 import typer
 
+from node.cli.simulate import simulate
 from node.cli.version import version
 from node.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for command in (version,):
+for command in (simulate, version):
     app.command()(command)
 
 

@@ -71,8 +71,8 @@ class Workbench(Protocol):
     def snapshot(self, name: str) -> Snapshot:
         """The optimiser's state of one peer."""
 
-    def restore(self, name: str, snapshot: Snapshot | None) -> None:
-        """Take it up again; None: as at the start."""
+    def restore(self, name: str, snapshot: Snapshot) -> None:
+        """Take it up again."""
 
 
 @dataclass(slots=True)
@@ -168,6 +168,8 @@ class World:
         Every draw follows from it.
     physics : Physics
         How the world behaves.
+    draws : mapping of str to Draws, optional
+        Each peer's generators, where the workbench draws from them too.
     """
 
     def __init__(
@@ -177,15 +179,17 @@ class World:
         workbench: Workbench,
         seed: int,
         physics: Physics = Physics(),
+        draws: Mapping[str, Draws] | None = None,
     ) -> None:
         self.now = 0.0
         self.events = 0
         self.reports: list[Mapping[str, float]] = []
-        self._births, self._neighbours, self._workbench, self._seed = births, neighbours, workbench, seed
+        self._births, self._neighbours, self._workbench = births, neighbours, workbench
         self.physics = physics
-        draws = Draws(seed, "world")
-        self._random = draws("physics")
-        self._weather = Weather(physics.faults, draws("weather"))
+        self._draws = draws or {name: Draws(seed, name) for name in births}
+        own = Draws(seed, "world")
+        self._random = own("physics")
+        self._weather = Weather(physics.faults, own("weather"))
         self._heap: list[tuple[float, int, Action, SimulatedPeer, Any]] = []
         self._soon: deque[tuple[Action, SimulatedPeer, Any]] = deque()
         self._order = 0
@@ -202,7 +206,7 @@ class World:
         }
 
     def _be_born(self, name: str) -> SimulatedPeer:
-        draws = Draws(self._seed, name)
+        draws = self._draws[name]
         return SimulatedPeer(name, self._births[name](draws), draws)
 
     # -------------------------------------------------------------------------------------------- time

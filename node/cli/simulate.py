@@ -1,0 +1,117 @@
+"""``gradvine simulate``: a whole network in virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.cli.options import with_run_flags
+from node.config import duration_s, load_config, size_bytes
+from node.errors import ConfigError
+
+PANEL = "What goes wrong"
+NETWORK = "The network"
+
+
+@with_run_flags
+def simulate(
+    flags: dict,
+    plan: Annotated[Path | None, typer.Option(help="plan file", rich_help_panel=NETWORK)] = None,
+    topology: Annotated[str | None, typer.Option(help="family [default: exponential]", rich_help_panel=NETWORK)] = None,
+    nodes: Annotated[int | None, typer.Option(help="number of peers [default: 8]", rich_help_panel=NETWORK)] = None,
+    degree: Annotated[int | None, typer.Option(help="neighbours a peer", rich_help_panel=NETWORK)] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with run flags")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run record [default: a new one in runs/]")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print summary.json instead of a table")] = False,
+    loss: Annotated[float, typer.Option(help="probability that a message is lost", rich_help_panel=PANEL)] = 0.0,
+    duplicate: Annotated[float, typer.Option(help="probability that it comes twice", rich_help_panel=PANEL)] = 0.0,
+    reorder: Annotated[float, typer.Option(help="probability that it is overtaken", rich_help_panel=PANEL)] = 0.0,
+    delay: Annotated[str, typer.Option(help="mean delay of one way, such as 20ms", rich_help_panel=PANEL)] = "0s",
+    bandwidth: Annotated[
+        str | None, typer.Option(help="per second and message, such as 10MB", rich_help_panel=PANEL)
+    ] = None,
+    partition_at: Annotated[
+        str | None, typer.Option(help="cut the network in halves, such as 20s:30s", rich_help_panel=PANEL)
+    ] = None,
+    crash: Annotated[int, typer.Option(help="crashes of random peers", min=0, rich_help_panel=PANEL)] = 0,
+    crash_down: Annotated[str, typer.Option(help="how long a crashed peer is gone", rich_help_panel=PANEL)] = "5s",
+    step_jitter: Annotated[
+        float, typer.Option(help="spread of a local step's time, as a fraction", min=0, max=0.99, rich_help_panel=PANEL)
+    ] = 0.0,
+    batched: Annotated[bool, typer.Option(help="compute local steps of many peers together")] = True,
+) -> None:
+    """Run a whole network in virtual time."""
+    from node.testbed.experiment import choose_plan, open_experiment
+    from node.testbed.simulate import draw_crashes
+    from node.testbed.simulate import simulate as run
+    from node.testbed.virtual import Physics
+    from node.wire.memory import Faults, Partition, halves
+
+    settings = load_config(flags, config)
+    for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder)):
+        if not 0 <= value < 1:
+            raise ConfigError(f"--{name} {value} can't be used: write a probability from 0 to below 1.")
+    experiment = open_experiment(choose_plan(plan, topology, nodes, degree, settings.seed), settings, out)
+    names, unit_s = [node.name for node in experiment.plan.nodes], experiment.unit_s
+    partitions: tuple[Partition, ...] = ()
+    if partition_at:
+        start, end = (_seconds("partition-at", part) / unit_s for part in _two(partition_at))
+        partitions = (Partition(start, end, halves(names)),)
+    faults = Faults(
+        loss=loss,
+        duplicate=duplicate,
+        reorder=reorder,
+        delay=_seconds("delay", delay) / unit_s,
+        bandwidth=_bytes(bandwidth) * unit_s if bandwidth else float("inf"),
+        partitions=partitions,
+    )
+    duration = experiment.duration_units
+    crashes = draw_crashes(names, crash, _seconds("crash-down", crash_down) / unit_s, duration, settings.seed)
+    physics = Physics(faults, step_jitter, snapshot_every=settings.snapshot_every / unit_s)
+    with _progress(duration) as advance:
+        summary = run(experiment, physics, crashes, batched=batched, progress=advance)
+    if json_:
+        typer.echo(json.dumps(summary))
+        return
+    from node.testbed.report import present
+
+    present(experiment.run_dir)
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        return float(duration_s(text))
+    except ValueError as error:
+        raise ConfigError(f"--{flag} {text} can't be used: {error}.") from None
+
+
+def _bytes(text: str) -> int:
+    try:
+        return int(size_bytes(text))
+    except ValueError as error:
+        raise ConfigError(f"--bandwidth {text} can't be used: {error}.") from None
+
+
+def _two(text: str) -> list[str]:
+    parts = text.split(":")
+    if len(parts) != 2:
+        raise ConfigError(f"--partition-at {text} can't be used: write a start and an end, such as 20s:30s.")
+    return parts
+
+
+@contextmanager
+def _progress(total: float) -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("simulating"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} units"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda units: progress.update(bar, completed=units)
