@@ -17,9 +17,10 @@ Invariants
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -39,17 +40,38 @@ SAMPLES_MIN = 4
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One peer's samples ``x``, shape ``(n, ...)``, and targets ``y``, shape ``(n, ...)``."""
+    """One peer's samples and targets.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        Samples and targets, shape ``(n, ...)``.
+    pool : pair of Tensor, optional
+        All samples and targets of several peers, of which ``x`` and ``y`` are rows, from ``offset`` on.
+    """
 
     x: Tensor
     y: Tensor
+    pool: tuple[Tensor, Tensor] | None = None
+    offset: int = 0
 
     def __len__(self) -> int:
         return len(self.x)
 
     def to(self, device: torch.device | str) -> Shard:
         """The same samples on ``device``."""
+        if self.x.device == torch.device(device):
+            return self
         return Shard(self.x.to(device), self.y.to(device))
+
+
+def pool_shards(shards: Sequence[Shard]) -> list[Shard]:
+    """The same shards as rows of one pool, so that batches of many peers are gathered at once."""
+    pool = torch.cat([shard.x for shard in shards]), torch.cat([shard.y for shard in shards])
+    sizes = [len(shard) for shard in shards]
+    offsets = itertools.accumulate(sizes, initial=0)
+    parts = zip(pool[0].split(sizes), pool[1].split(sizes), offsets, strict=False)
+    return [Shard(x, y, pool, offset) for x, y, offset in parts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,51 +19,21 @@ Invariants
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from algorithms.protocol import Compute, Gradient, Layout, Snapshot, Train, Trained, Vector
-from node.errors import TaskError
 from node.flat import FlatModel
+from node.recipe import Diverged, Recipe
 from node.shards import Shard
+from node.stack import VALUES_MAX, can_stack, step_stacked
 from node.tasks import Task
 
 CHUNK = 4096
 """Samples that pass through the model at once when the whole of a shard is asked for."""
-
-
-class Diverged(TaskError):
-    """Training left the finite numbers; the node stops instead of gossiping what came out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How local steps are taken.
-
-    Parameters
-    ----------
-    optimiser : {"sgd", "adamw"}
-        Torch's optimiser of that name.
-    lr : float
-        Learning rate.
-    momentum : float
-        Momentum of SGD, in [0, 1).
-    weight_decay : float
-        L2 penalty of SGD; decoupled decay of AdamW.
-    batch_size : int
-        Samples a step.
-    """
-
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    batch_size: int = 16
 
 
 class Trainer:
@@ -98,7 +68,8 @@ class Trainer:
         self.device = torch.device(device)
         self.shard = shard.to(self.device)
         self.model = model or FlatModel(task.build(0), task.dtype, self.device)
-        self.optimiser = _optimiser(recipe, self.model.parameters)
+        self.optimiser = recipe.optimise(self.model.parameters)
+        self.stackable = can_stack(self)
 
     @property
     def layout(self) -> Layout:
@@ -134,8 +105,7 @@ class Trainer:
             total += loss.detach()
         torch.sub(model.vector, start, out=start)
         mean = total.item() / job.steps
-        if not math.isfinite(mean + start.sum().item()):
-            raise _diverged(mean, self.recipe)
+        self.recipe.check_finite(mean, start.sum().item())
         if start is not job.at:
             job.at.copy_(start)
         return Trained(job.key, job.at, mean, batches.numel())
@@ -167,8 +137,7 @@ class Trainer:
             total += loss.item()
         value = model.gradient.to(job.at.device, copy=True)
         value[: model.learnt].add_(job.at[: model.learnt], alpha=self.recipe.weight_decay)
-        if not math.isfinite(total + value.sum().item()):
-            raise _diverged(total, self.recipe)
+        self.recipe.check_finite(total, value.sum().item())
         return Gradient(job.key, value, total)
 
     def evaluate(self, vector: Vector, shard: Shard) -> tuple[float, float]:
@@ -188,6 +157,19 @@ class Trainer:
             model.rebind(model.vector)
         return loss / len(shard), right / len(shard)
 
+    @property
+    def momentum(self) -> Tensor | None:
+        """The momentum of SGD, shape ``(p,)``; None before the first step."""
+        value: Tensor | None = self.optimiser.state[self.model.parameters].get("momentum_buffer")
+        return value
+
+    @momentum.setter
+    def momentum(self, value: Tensor) -> None:
+        if self.momentum is None:
+            self.optimiser.state[self.model.parameters]["momentum_buffer"] = value.clone()
+        else:
+            self.momentum.copy_(value)
+
     def snapshot(self) -> Snapshot:
         """The optimiser's state: flat vectors, shape ``(p,)`` for p parameters, and its step counter."""
         state = self.optimiser.state[self.model.parameters]
@@ -201,19 +183,47 @@ class Trainer:
         self.optimiser.state[self.model.parameters] = state
 
 
-def train_batch(trainers: list[Trainer], jobs: list[Train]) -> list[Trained]:
-    """Many peers' pending jobs."""
-    return [trainer.train(job) for trainer, job in zip(trainers, jobs, strict=True)]
+def train_batch(trainers: Sequence[Trainer], jobs: Sequence[Train]) -> list[Trained]:
+    """Many peers' pending jobs, together where that can be done; each comes out as from its trainer's ``train``.
+
+    Parameters
+    ----------
+    trainers : sequence of Trainer
+        Trainers of one task, recipe and device, each at most once. It is faster where their shards were pooled
+        (:func:`node.shards.pool_shards`).
+    jobs : sequence of Train
+        One for each.
+
+    Raises
+    ------
+    Diverged
+        When a loss or a result is not finite.
+    """
+    results: dict[int, Trained] = {}
+    for members in _groups(trainers, jobs):
+        group, tasks = [trainers[i] for i in members], [jobs[i] for i in members]
+        results |= zip(members, _train_group(group, tasks), strict=True)
+    return [results[i] for i in range(len(jobs))]
 
 
-def _optimiser(recipe: Recipe, parameters: Tensor) -> torch.optim.Optimizer:
-    # fused: one pass over memory for decay, momentum and step.
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW([parameters], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(
-        [parameters], lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+def _groups(trainers: Sequence[Trainer], jobs: Sequence[Train]) -> Iterator[list[int]]:
+    """Positions of jobs of equally many steps, at most as many at a time as fit in a stack."""
+    most = max(1, VALUES_MAX // trainers[0].layout.size) if trainers else 1
+    for steps in sorted({job.steps for job in jobs}):
+        members = [i for i, job in enumerate(jobs) if job.steps == steps]
+        for start in range(0, len(members), most):
+            yield members[start : start + most]
 
 
-def _diverged(loss: float, recipe: Recipe) -> Diverged:
-    return Diverged(f"training diverged (mean loss {loss:.4g}): lower --lr, which is {recipe.lr:g}, or check the data.")
+def _train_group(trainers: list[Trainer], jobs: list[Train]) -> list[Trained]:
+    batches = [trainer.draw_batches(job.steps) for trainer, job in zip(trainers, jobs, strict=True)]
+    if len(jobs) > 1 and all(trainer.stackable for trainer in trainers):
+        try:
+            return step_stacked(trainers, jobs, batches)
+        except Diverged:
+            raise
+        except Exception:
+            # Not something vmap can do; if it is the task that fails, the loop will say so.
+            for trainer in trainers:
+                trainer.stackable = False
+    return [trainer.take_steps(job, drawn) for trainer, job, drawn in zip(trainers, jobs, batches, strict=True)]

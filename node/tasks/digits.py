@@ -1,8 +1,8 @@
 """Handwritten digits of scikit-learn, 8 × 8 pixels in 10 classes, learnt by a small multi-layer perceptron.
 
 The data is split once and for all: 25 % of the 1797 images are the test part. Features are
-``(x/16 − mean)/(std + 0.1)`` with mean and standard deviation of the training part; 0.1 keeps pixels that are almost always empty from
-being blown up. Weights start Xavier-uniform, biases at zero.
+``(x/16 − mean)/(std + 0.1)`` with mean and standard deviation of the training part; 0.1 keeps pixels that are almost
+always empty from being blown up. Weights start Xavier-uniform, biases at zero.
 
 .. [1] E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """

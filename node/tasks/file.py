@@ -83,11 +83,11 @@ class FileTask:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         with _blaming(self._path):
-            return self._loss(outputs, targets)  # type: ignore[no-any-return]
+            return self._loss(outputs, targets)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         with _blaming(self._path):
-            return self._score(outputs, targets)  # type: ignore[no-any-return]
+            return self._score(outputs, targets)
 
     def _as_tensor(self, values: Any) -> Tensor:
         tensor = torch.as_tensor(values).detach()
