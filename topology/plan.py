@@ -109,7 +109,7 @@ class Rates:
     total_rate : float
         Edge events per unit of time over the whole network, √(2·chi1·chi2); the edges' rates sum to it.
     lower_bound : float
-        No choice of rates on any graph of this kind gets by with a smaller total rate.
+        No choice of rates on this graph gets by with a smaller total rate.
     certified_gap : float
         total_rate / lower_bound − 1.
     solver : str
