@@ -26,9 +26,11 @@ def orient(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         The same edges in the same order, each with its owner first.
     """
     owned: dict[str, dict[str, None]] = {end: {} for pair in pairs for end in pair}
-    open_edges = Counter(end for pair in pairs for end in pair)
+    degree = Counter(end for pair in pairs for end in pair)
+    open_edges = degree.copy()
     for pair in pairs:
-        first, second = (2 * len(owned[end]) + open_edges[end] for end in pair)
+        # Twice what an end will own if it gets half of what is still open; then the end with fewer edges, as in a star.
+        first, second = ((2 * len(owned[end]) + open_edges[end], degree[end]) for end in pair)
         a, b = pair if first < second else pair[::-1]
         owned[a][b] = None
         open_edges.subtract(pair)
