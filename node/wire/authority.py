@@ -31,7 +31,7 @@ SKEW = timedelta(days=1)
 """A new certificate is valid from this long ago, for machines whose clocks lag."""
 
 
-def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew: bool = False) -> None:
+def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew: bool = False) -> list[str]:
     """Write an authority, and a folder with key, certificate and authority for every name and for the operator.
 
     ``folder/NAME/{key,cert,ca}.pem`` is all that peer NAME needs; ``folder/authority/`` stays with whoever signs.
@@ -47,11 +47,16 @@ def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew
     renew : bool
         Keep authority and keys, write every certificate anew.
 
+    Returns
+    -------
+    list of str
+        Whom there are certificates for now, sorted.
+
     Raises
     ------
     NetworkError
-        When there is an authority already and ``renew`` is off, when there is none and ``renew`` is on, or when a name
-        can't be used.
+        When there is an authority already and ``renew`` is off, when there is none or it has expired and ``renew`` is
+        on, when a name can't be used, or the folder can't be written.
     """
     names = sorted({*names, OPERATOR})
     for name in names:
@@ -62,16 +67,26 @@ def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew
         raise NetworkError(f"{folder} holds certificates already: write --renew to renew them, or another folder.")
     if not (apart / "key.pem").exists() and renew:
         raise NetworkError(f"there is no authority in {apart} to renew certificates with.")
-    apart.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority_key = _key(apart / "key.pem")
-    if not renew:
-        _write(apart / "ca.pem", _pem(_authority(authority_key)))
-    authority_pem = (apart / "ca.pem").read_bytes()
-    authority = x509.load_pem_x509_certificate(authority_pem)
-    for name in names:
-        key = _key(folder / name / "key.pem")
-        _write(folder / name / "ca.pem", authority_pem)
-        _write(folder / name / "cert.pem", _pem(issue(name, key.public_key(), authority, authority_key, days)))
+    try:
+        authority_key = _key(apart / "key.pem")
+        if not renew:
+            _write(apart / "ca.pem", _pem(_authority(authority_key)))
+        authority_pem = (apart / "ca.pem").read_bytes()
+        authority = x509.load_pem_x509_certificate(authority_pem)
+        if authority.not_valid_after_utc < datetime.now(timezone.utc):
+            raise NetworkError(f"the authority in {apart} has expired: make new certificates in another folder.")
+        for name in names:
+            key = _key(folder / name / "key.pem")
+            _write(folder / name / "ca.pem", authority_pem)
+            _write(folder / name / "cert.pem", _pem(issue(name, key.public_key(), authority, authority_key, days)))
+    except OSError as error:
+        raise NetworkError(f"certificates can't be written to {folder}: {error.strerror}.") from None
+    return names
+
+
+def names_in(folder: Path) -> list[str]:
+    """Whom a folder holds keys of, sorted."""
+    return sorted(file.parent.name for file in folder.glob("*/key.pem") if file.parent.name != "authority")
 
 
 def issue(

@@ -232,7 +232,7 @@ class Incoming:
     def feed(self, frame: bytes) -> None:
         """Write one body frame to where it belongs; raises :class:`Malformed`."""
         chunk = _unwrap(frame, BODY_TAG)
-        if len(chunk) > CHUNK_BYTES_MAX:
+        if not 0 < len(chunk) <= CHUNK_BYTES_MAX:  # empty ones could go on for ever
             raise Malformed(f"a chunk of {len(chunk)} bytes")
         if len(chunk) > self.missing_bytes:
             raise Malformed("a body longer than announced")
