@@ -22,6 +22,7 @@ by label and deals out runs of rows.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,9 @@ def split(y: Tensor, peers: int, partition: str, alpha: float, seed: int, sample
     table = import_datasets().Dataset.from_dict({"index": order, "label": labels[order]})
     partitioner = _partitioner(partition, peers, alpha, int(draw.integers(2**32)), len(y))
     partitioner.dataset = table
-    parts = [np.asarray(partitioner.load_partition(i)["index"], np.int64) for i in range(peers)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between the libraries, none of the user's business
+        parts = [np.asarray(partitioner.load_partition(i)["index"], np.int64) for i in range(peers)]
     _top_up(parts, samples_min)
     return [torch.from_numpy(part) for part in parts]
 

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,9 @@ from torch import Tensor
 
 from node.errors import StorageError, TaskError
 from node.flat import FlatModel
-from node.tasks import Dataset, Task
+from node.partition import split
+from node.sources import check_fit, read_data
+from node.tasks import Task
 
 VERSION = 1
 SAMPLES_MIN = 4
@@ -169,15 +172,13 @@ def prepare(
     StorageError
         When the folder can't be written, or holds data already.
     """
-    from node.partition import split
-
     _check_names(nodes)
     if (folder / "task.json").exists():
         raise StorageError(f"{folder} holds data already: name another folder, or delete this one first.")
-    data = _read(task, source)
+    data = read_data(task, source)
     classes = None if data.train_y.is_floating_point() else int(max(data.train_y.max(), data.test_y.max())) + 1
     model = FlatModel(task.build(0), task.dtype)
-    _check_fit(task, model, data)
+    check_fit(task, model, data)
     parts = split(data.train_y, len(nodes), partition, alpha, seed, SAMPLES_MIN)
     shards = {name: Shard(data.train_x[part], data.train_y[part]) for name, part in zip(nodes, parts, strict=True)}
     record = DataRecord(
@@ -206,50 +207,14 @@ def _check_names(nodes: list[str]) -> None:
         raise TaskError(f"{len(nodes)} peers with {len(set(nodes))} names can't share data: give each its own.")
 
 
-def _read(task: Task, source: Path | None) -> Dataset:
-    if source is None:
-        data = task.load()
-    else:
-        from node.sources import read_source
-
-        data = read_source(source, task.dtype)
-    for tensor in (data.train_x, data.train_y, data.test_x, data.test_y):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise TaskError(f"the data of {source or task.name} holds values that are not finite: clean them first.")
-    if not len(data.train_x) == len(data.train_y) or not len(data.test_x) == len(data.test_y) > 0:
-        raise TaskError(f"the data of {source or task.name} needs as many targets as samples, and a test part.")
-    return data
-
-
-def _check_fit(task: Task, model: FlatModel, data: Dataset) -> None:
-    """Try the model on two samples, so that a mismatch is found here and not on every peer."""
-    shape = tuple(data.train_x.shape[1:])
-    model.module.eval()
-    try:
-        with torch.no_grad():
-            float(task.loss(model.module(data.train_x[:2]), data.train_y[:2]))
-        labels_fit = data.train_y.is_floating_point() or model.module(data.train_x[:1]).shape[-1] > data.train_y.max()
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise TaskError(
-            f"the model of task {task.name} can't learn from samples of shape {shape}"
-            f" ({reason}): adapt it with --set (options: {', '.join(task.options) or 'none'})."
-        ) from None
-    if not labels_fit:
-        raise TaskError(
-            f"the model of task {task.name} knows fewer classes than the data, whose labels go up to"
-            f" {int(data.train_y.max())}: adapt it, for example with --set classes={int(data.train_y.max()) + 1}."
-        )
-
-
 def _write(folder: Path, shards: Mapping[str, Shard], record: DataRecord) -> DataRecord:
     digest = hashlib.sha256()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in sorted(shards):
             tensors = {"x": shards[name].x.contiguous(), "y": shards[name].y.contiguous()}
-            digest.update(name.encode())
-            for tensor in tensors.values():
+            for key, tensor in tensors.items():
+                digest.update(f"{name} {key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
                 digest.update(tensor.numpy().tobytes())
             save_file(tensors, folder / f"{name}.safetensors")
         record = replace(record, data=f"sha256:{digest.hexdigest()}")
@@ -303,3 +268,18 @@ def load_task_json(folder: Path) -> DataRecord:
         raise TaskError(f"there is no data in {folder}: write it with gradvine data -o {folder}.") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TaskError(f"{path} can't be read ({error}): write the data again with gradvine data.") from None
+
+
+def count_classes(folder: Path) -> np.ndarray:
+    """How many training samples of each class each peer has, shape ``(peers, classes)``, peers as in ``task.json``.
+
+    Raises
+    ------
+    TaskError
+        When the data can't be read, or its targets are not labels.
+    """
+    record = load_task_json(folder)
+    if record.classes is None:
+        raise TaskError(f"the targets of the data in {folder} are not labels: there are no classes to count.")
+    labels = (load_shard(folder, name).y for name in record.samples)
+    return np.stack([np.bincount(y.view(-1).numpy(), minlength=record.classes) for y in labels])
