@@ -31,6 +31,8 @@ class OwnedEdge:
         Exchanges that a crash left applied at one end only.
     count : int
         Exchanges applied here.
+    life : int
+        The life that the other end was last known to be in.
     tries : int
         Attempts for the number under way that came to nothing.
     told : bool
@@ -45,6 +47,7 @@ class OwnedEdge:
     missed: int = 0
     lost: int = 0
     count: int = 0
+    life: int = 0
     phase: int = IDLE
     tries: int = 0
     offered_at: float = 0.0
@@ -65,7 +68,7 @@ class OwnedEdge:
 
     def numbers(self) -> dict[str, int]:
         """What must survive a crash."""
-        return {k: getattr(self, k) for k in ("made", "applied", "pending", "due", "missed", "lost", "count")}
+        return {k: getattr(self, k) for k in ("made", "applied", "pending", "due", "missed", "lost", "count", "life")}
 
 
 @dataclass(slots=True)

@@ -5,10 +5,10 @@ Theory of operation
 Every edge has an owner, which runs the edge's Poisson clock and starts its exchanges (the *initiator*); the other
 end answers (the *responder*). Exchange number k of an edge takes two messages::
 
-    offer(k, m)            m: what the initiator has now; a retry keeps k and carries a fresh m
+    offer(k, m, life)      m: what the initiator has now; a retry keeps k and carries a fresh m
     reply(k, w, before)    w: the difference m - mine that the responder has just applied;
                            before: the number that it had applied last before k
-    stale(last)            the answer to a number below the responder's last one
+    stale(last)            the answer to a number below the responder's last one, or to another of its lives
     settled(made)          at the end of a run: no offer of this edge is under way any more
 
 The responder computes the difference and the reply carries it, so that both ends apply the same bits, the responder
@@ -29,7 +29,8 @@ Crashes
 -------
 A peer that falls back to a snapshot in which everything it ever said is contained loses nothing. If it falls back
 further, the two ends notice from ``before`` and ``stale``, count exactly how many exchanges only one of them has still
-applied (``lost``), and put a durable snapshot on disk so that no gap is ever counted twice.
+applied (``lost``), and put a durable snapshot on disk so that no gap is ever counted twice. Every resume begins a new
+``life`` of the responder: an offer or a reply that was still travelling from before it counts for nothing.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ from algorithms.protocol import (
 )
 
 KINDS = {
-    "offer": Kind("owner", vectors=("m",)),
-    "reply": Kind("peer", vectors=("w",), counts=("before",)),
-    "stale": Kind("peer"),
+    "offer": Kind("owner", vectors=("m",), counts=("life",)),
+    "reply": Kind("peer", vectors=("w",), counts=("before", "life")),
+    "stale": Kind("peer", counts=("life",)),
     "settled": Kind("owner"),
 }
 """Message kinds of every algorithm that exchanges along edges."""
@@ -97,6 +98,7 @@ class Exchanges:
         self._out = 0
         self._down: set[str] = set()
         self._recovered = False
+        self._life = 0
         self.finishing = False
         self._handlers: dict[type, Callable] = {
             Start: self._start,
@@ -119,6 +121,9 @@ class Exchanges:
     def _start(self, event: Start, now: float) -> list[Effect]:
         self._recovered = event.recovered
         effects: list[Effect] = []
+        if event.recovered:
+            self._life += 1
+            effects.append(Save(durable=True))
         for name, edge in self.owned.items():
             effects.append(self._next_tick(name, edge))
             if edge.pending or edge.due:
@@ -168,7 +173,7 @@ class Exchanges:
         edge.offered_at = now
         m = self._read(now)
         rounded = self._codec.round(m)
-        offer = Message("offer", edge.pending, {"m": m.clone() if rounded is m else rounded})
+        offer = Message("offer", edge.pending, {"m": m.clone() if rounded is m else rounded}, {"life": edge.life})
         return [Save(), Send(name, offer)]
 
     def _delivered(self, event: Delivered, now: float) -> list[Effect]:
@@ -178,8 +183,8 @@ class Exchanges:
         if event.kind == "settled":
             edge.told = True
         elif event.kind == "offer" and edge.phase == OUT and event.number == edge.pending:
-            wait = edge.reply_wait(self._limits)
-            return [Timer("retry " + event.to, edge.backed_off(wait, self._limits))]
+            edge.tries = 0  # the other end can be reached: back off no longer
+            return [Timer("retry " + event.to, edge.reply_wait(self._limits))]
         return []
 
     def _undelivered(self, event: Undelivered, now: float) -> list[Effect]:
@@ -210,7 +215,6 @@ class Exchanges:
             self._enqueue(name, edge)
             return self._offer_next(now)
         if edge.phase == OUT:  # delivered, but no reply came
-            edge.tries += 1
             return self._offer(name, edge, now)
         if self.finishing and not edge.pending and not edge.told:
             return [self._say_settled(name, edge)]
@@ -232,7 +236,8 @@ class Exchanges:
     def _take_reply(self, sender: str, message: Message, now: float) -> list[Effect]:
         edge = self.owned[sender]
         before = int(message.numbers["before"])
-        if message.number != edge.pending or not edge.pending or before >= edge.pending:
+        expected = message.number == edge.pending and message.numbers["life"] == edge.life
+        if not expected or before >= edge.pending:
             return []
         self._apply(-1, message.vectors["w"], now)
         gap = abs(before - edge.applied)
@@ -260,17 +265,20 @@ class Exchanges:
         return self._offer_next(now)
 
     def _take_stale(self, sender: str, message: Message, now: float) -> list[Effect]:
-        """The other end is ahead: this one has fallen back to an old snapshot, or has lost its state altogether."""
+        """The other end is ahead, or in another life: one of the two has fallen back to an old snapshot."""
         edge = self.owned[sender]
-        if message.number <= edge.made or not edge.pending:
+        life = int(message.numbers["life"])
+        if not edge.pending or (life == edge.life and message.number <= edge.made):
             return []
-        edge.made = message.number
-        if self._recovered:  # the difference of the last exchange is still owed: ask for it
-            edge.pending = message.number
-            return self._offer(sender, edge, now) if edge.phase == OUT else []
-        edge.pending = 0
-        edge.due += 1
-        return self._free(sender, edge, now)
+        edge.life = life
+        if message.number > edge.made:
+            edge.made = message.number
+            if not self._recovered:
+                edge.pending = 0
+                edge.due += 1
+                return self._free(sender, edge, now)
+            edge.pending = message.number  # the difference of the last exchange is still owed: ask for it
+        return self._offer(sender, edge, now) if edge.phase == OUT else []
 
     # ------------------------------------------------------------------------------------- the responder
 
@@ -291,9 +299,11 @@ class Exchanges:
     def _take_offer(self, sender: str, message: Message, now: float) -> list[Effect]:
         edge = self.answered[sender]
         number = message.number
-        if number < edge.done or (edge.w is None and number == edge.done):
-            return [Send(sender, Message("stale", edge.done))]
         effects: list[Effect] = []
+        if number < edge.done or message.numbers["life"] != self._life or (edge.w is None and number == edge.done):
+            if number < edge.done:  # what its sender will count as lost must not fall back here any more
+                effects.append(Save(durable=True))
+            return [*effects, Send(sender, Message("stale", edge.done, numbers={"life": self._life}))]
         if number > edge.done:
             edge.w = None  # the offer acknowledges it: free it before the next one is made
             edge.w = self._codec.round(message.vectors["m"] - self._read(now))
@@ -303,8 +313,8 @@ class Exchanges:
             edge.settled = False
             effects.append(Save(durable=edge.before != number - 1))
         assert edge.w is not None
-        effects.append(Send(sender, Message("reply", edge.done, {"w": edge.w}, {"before": edge.before})))
-        return effects
+        numbers = {"before": edge.before, "life": self._life}
+        return [*effects, Send(sender, Message("reply", edge.done, {"w": edge.w}, numbers))]
 
     # ------------------------------------------------------------------------------------------ the end
 
@@ -356,14 +366,15 @@ class Exchanges:
 
     def snapshot(self) -> Snapshot:
         """Numbers ``edge.NAME.*`` and the kept differences ``w.NAME``; these are never written again, so not copied."""
-        numbers: dict[str, int | float | str] = {
-            f"edge.{name}.{key}": value for name, edge in self._edges() for key, value in edge.numbers().items()
-        }
+        numbers: dict[str, int | float | str] = {"life": self._life}
+        for name, edge in self._edges():
+            numbers |= {f"edge.{name}.{key}": value for key, value in edge.numbers().items()}
         vectors = {f"w.{name}": edge.w for name, edge in self.answered.items() if edge.w is not None}
         return Snapshot(vectors, numbers)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take up the numbers and differences of a snapshot; :class:`Start` then offers again what was pending."""
+        self._life = int(snapshot.numbers["life"])
         for name, edge in self._edges():
             for key in edge.numbers():
                 setattr(edge, key, int(snapshot.numbers[f"edge.{name}.{key}"]))

@@ -98,6 +98,8 @@ class SimulatedPeer:
 
     Parameters
     ----------
+    missing : set of str
+        Neighbours that it does not reach, as far as it knows.
     life : int
         Counts crashes; whatever was meant for an earlier life is dropped.
     timers : dict
@@ -110,6 +112,7 @@ class SimulatedPeer:
     algorithm: Algorithm
     draws: Draws
     alive: bool = True
+    missing: set[str] = field(default_factory=set)
     life: int = 0
     timers: dict[str, int] = field(default_factory=dict)
     job: Job | None = None
@@ -219,6 +222,9 @@ class World:
                 self._snapshot(peer)
                 if not self.physics.exact:
                     self._at(self.now + self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
+        for partition in self.physics.faults.partitions:
+            for time in (partition.start, partition.end):
+                self.at(time, self._look_around)
 
     def run(self, until: float) -> None:
         """Let time pass until ``until``, or until nothing is left to happen."""
@@ -368,17 +374,23 @@ class World:
         peer.life += 1
         peer.timers.clear()
         peer.job = None
-        self._spread(PeerDown(peer.name), peer.name)
+        self._spread(peer.name)
 
-    def _spread(self, news: PeerUp | PeerDown, name: str) -> None:
-        alive = isinstance(news, PeerUp)
+    def _look_around(self) -> None:
+        for name in self.peers:
+            self._spread(name)
+
+    def _spread(self, name: str) -> None:
+        """A peer and its neighbours notice, a little later, whether they reach each other."""
         for other in self._neighbours[name]:
-            self._after(self.physics.noticed_after, self._notice, self.peers[other], (news, name, alive))
+            self._after(self.physics.noticed_after, self._notice, self.peers[other], name)
+            self._after(self.physics.noticed_after, self._notice, self.peers[name], other)
 
-    def _notice(self, peer: SimulatedPeer, what: tuple[Event, str, bool]) -> None:
-        news, name, alive = what
-        if peer.alive and self.peers[name].alive == alive:
-            self._feed(peer, news)
+    def _notice(self, peer: SimulatedPeer, name: str) -> None:
+        reached = self.peers[name].alive and not self._weather.cut(peer.name, name, self.now)
+        if peer.alive and reached != (name not in peer.missing):
+            peer.missing ^= {name}
+            self._feed(peer, PeerUp(name) if reached else PeerDown(name))
 
     def crash(self, name: str) -> None:
         """A peer loses everything but its last snapshot."""
@@ -397,10 +409,11 @@ class World:
         peer.algorithm = self._births[name](peer.draws)
         peer.algorithm.restore(peer.saved.algorithm)
         peer.alive = True
+        peer.missing = set()
         self._feed(peer, Start(recovered=True))
         if not self.physics.exact:
             self._at(self.now + self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
-        self._spread(PeerUp(name), name)
+        self._spread(name)
 
     def last_words(self, name: str) -> Algorithm:
         """The algorithm as it stands; of a peer that crashed and stayed away, as in its last snapshot."""

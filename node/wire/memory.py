@@ -102,7 +102,7 @@ class Weather:
             return CALM
         transmission = bytes_sent / faults.bandwidth
         deadline = 4 * faults.delay + transmission + 0.05 if faults.deadline is None else faults.deadline
-        if any(cut.cuts(sender, to, now) for cut in faults.partitions):
+        if self.cut(sender, to, now):
             return Passage([], deadline, Reason.UNREACHABLE)
         first = self._one_way() + transmission
         arrivals = [] if self._happens(faults.loss) else [first]
@@ -112,6 +112,10 @@ class Weather:
         if not arrivals or heard_after > deadline or self._happens(faults.loss):
             return Passage(arrivals, deadline, Reason.TIMEOUT)
         return Passage(arrivals, heard_after)
+
+    def cut(self, one: str, other: str, now: float) -> bool:
+        """Whether a partition stands between two peers now."""
+        return any(partition.cuts(one, other, now) for partition in self._faults.partitions)
 
     def _happens(self, probability: float) -> bool:
         return probability > 0 and self._random.random() < probability
