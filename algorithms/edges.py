@@ -54,10 +54,13 @@ class OwnedEdge:
     told: bool = False
     reply_times: deque[float] = field(default_factory=lambda: deque(maxlen=REPLY_TIMES))
 
-    def reply_wait(self, limits: Limits) -> float:
-        """Units to wait for a reply: the median of past ones and four times their median absolute deviation."""
+    def reply_wait(self, limits: Limits, receipt_time: float) -> float:
+        """Units to wait for a reply: the median of past ones and four times their median absolute deviation.
+
+        While none is known: four times what the receipt took.
+        """
         if not self.reply_times:
-            return limits.reply_first
+            return min(max(4 * receipt_time, limits.retry_first), limits.reply_first)
         middle = median(self.reply_times)
         spread = median(abs(time - middle) for time in self.reply_times)
         return max(middle + 4 * spread, limits.retry_first)

@@ -184,7 +184,7 @@ class Exchanges:
             edge.told = True
         elif event.kind == "offer" and edge.phase == OUT and event.number == edge.pending:
             edge.tries = 0  # the other end can be reached: back off no longer
-            return [Timer("retry " + event.to, edge.reply_wait(self._limits))]
+            return [Timer("retry " + event.to, edge.reply_wait(self._limits, now - edge.offered_at))]
         return []
 
     def _undelivered(self, event: Undelivered, now: float) -> list[Effect]:

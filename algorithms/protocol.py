@@ -349,7 +349,7 @@ class Limits:
     retry_first, retry_max : float
         First and longest back-off after a message that could not be delivered.
     reply_first : float
-        Wait for a reply while no reply time of the edge is known.
+        Longest wait for a reply while no reply time of the edge is known.
     linger : float
         Longest time between :class:`Finish` and :class:`Done`.
     """
