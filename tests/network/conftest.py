@@ -129,7 +129,7 @@ class Wires:
         guard = Guard(
             name,
             dict.fromkeys(others, owned),
-            {name, *others},
+            {"a", "b", "c"},
             KINDS,
             run=run,
             plan_digest="p",
@@ -154,7 +154,7 @@ class Wires:
         """``a``, which owns the edge, and ``b``."""
         async with (
             open_bridge() as bridge,
-            self.peer(bridge, "b", {"a": "127.0.0.1:1"}, owned=False, size=size, tls=tls, **of_b) as b,
+            self.peer(bridge, "b", {"a": "127.0.0.1:1", "c": ""}, owned=False, size=size, tls=tls, **of_b) as b,
             self.peer(bridge, "a", {"b": f"127.0.0.1:{b.transport.port}"}, owned=True, size=size, tls=tls) as a,
         ):
             yield a, b

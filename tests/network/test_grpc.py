@@ -44,18 +44,21 @@ async def test_messages_without_vectors_and_pings(wires):
 
 
 async def test_one_message_to_many(wires):
-    async with open_bridge() as bridge, wires.peer(bridge, "b", {"a": ""}, owned=False) as b:
-        async with wires.peer(bridge, "c", {"a": ""}, owned=False) as c:
-            to = {"b": f"127.0.0.1:{b.transport.port}", "c": f"127.0.0.1:{c.transport.port}"}
-            async with wires.peer(bridge, "a", to, owned=True) as a:
-                message = a.offer()
-                async with trio.open_nursery() as nursery:
-                    for name in ("b", "c", "b", "b"):
-                        nursery.start_soon(a.transport.send, name, message)
-                for peer, times in ((b, 3), (c, 1)):
-                    for _ in range(times):
-                        assert torch.equal((await peer.take())[1].vectors["model"], message.vectors["model"])
-                assert b.counts.refused_all == []
+    async with (
+        open_bridge() as bridge,
+        wires.peer(bridge, "b", {"a": ""}, owned=False) as b,
+        wires.peer(bridge, "c", {"a": ""}, owned=False) as c,
+    ):
+        to = {"b": f"127.0.0.1:{b.transport.port}", "c": f"127.0.0.1:{c.transport.port}"}
+        async with wires.peer(bridge, "a", to, owned=True) as a:
+            message = a.offer()
+            async with trio.open_nursery() as nursery:
+                for name in ("b", "c", "b", "b"):
+                    nursery.start_soon(a.transport.send, name, message)
+            for peer, times in ((b, 3), (c, 1)):
+                for _ in range(times):
+                    assert torch.equal((await peer.take())[1].vectors["model"], message.vectors["model"])
+            assert b.counts.refused_all == []
 
 
 async def test_a_full_inbox_answers_busy_and_recovers(wires):
