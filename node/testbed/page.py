@@ -1,0 +1,111 @@
+"""The report as one HTML page: figures, pictures and every peer's last report; it loads nothing from anywhere.
+
+Whatever stands in it that a user, a peer or a file has named is escaped here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from node.testbed.runs import Run
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #d9d9d9; --soft: #666 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181d; --faint: #3a3f4a; --soft: #a0a6b0 } }
+body { margin: 2rem auto; max-width: 64rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper) }
+h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem }
+img { max-width: 100%; height: auto } .wide { overflow-x: auto } .soft { color: var(--soft) }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap }
+th { font-weight: 600 } th:first-child, td:first-child { text-align: left }
+pre { overflow-x: auto }
+"""
+
+PEER_COLUMNS: Mapping[str, str] = {
+    "accuracy": "test accuracy",
+    "test_loss": "test loss",
+    "loss": "own loss",
+    "gradients": "local steps",
+    "exchanges": "exchanges started",
+    "lost_exchanges": "exchanges lost",
+    "messages_sent": "messages sent",
+    "bytes_sent": "bytes sent",
+}
+PEERS_MAX = 200
+"""Peers whose last reports are shown one by one."""
+
+
+def compose_page(title: str, figures: Sequence[Sequence[str]], runs: Sequence[Run], light: bytes, dark: bytes) -> str:
+    """The page as text.
+
+    Parameters
+    ----------
+    title : str
+        Its heading.
+    figures : sequence of rows
+        A header, then one figure of all runs a row.
+    runs : sequence of Run
+        One run has its peers and its configuration shown too.
+    light, dark : bytes
+        The picture, as PNG, for either background.
+    """
+    parts = [f"<h1>{escape(title)}</h1>", _lost(runs), _picture(light, dark, title), _table(figures)]
+    if len(runs) == 1:
+        parts += ["<h2>The peers, at the end</h2>", _peers(runs[0]), "<h2>How it was run</h2>", _configuration(runs[0])]
+    parts += ["<h2>Where it is</h2>", *(f"<p><code>{escape(str(run.folder))}</code></p>" for run in runs)]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    body = "\n".join(part for part in parts if part)
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head><body>\n{body}\n</body></html>\n'
+
+
+def _picture(light: bytes, dark: bytes, title: str) -> str:
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{_inline(dark)}">'
+    return f'<picture>{source}<img alt="{escape(title)}" src="{_inline(light)}"></picture>'
+
+
+def _inline(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _lost(runs: Sequence[Run]) -> str:
+    lost = sorted({name for run in runs for name in run.summary["lost_peers"]})
+    return f"<p><strong>Lost on the way: {escape(', '.join(lost))}.</strong></p>" if lost else ""
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    head, *rest = rows
+    lines = [_row("th", head), *(_row("td", row) for row in rest)]
+    return f'<div class="wide"><table>\n{"".join(lines)}</table></div>'
+
+
+def _row(cell: str, values: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{cell}>{escape(value)}</{cell}>" for value in values) + "</tr>\n"
+
+
+def _peers(run: Run) -> str:
+    last = {name: lines[-1] for name, lines in sorted(run.lines.items(), key=_in_order) if lines}
+    columns = [key for key in PEER_COLUMNS if any(line.get(key) is not None for line in last.values())]
+    rows = [[name, *(_figure(line.get(key)) for key in columns)] for name, line in list(last.items())[:PEERS_MAX]]
+    more = f'<p class="soft">and {len(last) - PEERS_MAX} more</p>' if len(last) > PEERS_MAX else ""
+    return _table([["peer", *(PEER_COLUMNS[key] for key in columns)], *rows]) + more
+
+
+def _in_order(named: tuple[str, Any]) -> tuple[int, str]:
+    """n2 before n10."""
+    return len(named[0]), named[0]
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
+
+
+def _configuration(run: Run) -> str:
+    path = run.folder / "config.toml"
+    return f"<pre>{escape(path.read_text())}</pre>" if path.exists() else '<p class="soft">not recorded</p>'

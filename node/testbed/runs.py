@@ -1,0 +1,171 @@
+"""A run as its folder tells it.
+
+A run whose peers wrote down their final states without a driver to sum them up, as containers do, is summed up here,
+from the states and the test data that the folder holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from node.errors import ConfigError, StorageError, UserError
+from node.testbed.charts import Figures
+
+if TYPE_CHECKING:
+    from node.config import RunConfig
+    from topology.plan import Plan
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its folder tells it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    summary : mapping
+        ``summary.json``.
+    lines : mapping
+        The reports of every peer, by name.
+    config : RunConfig or None
+        How it was configured.
+    plan : Plan or None
+        Who exchanged with whom.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    lines: Mapping[str, list[dict[str, Any]]]
+    config: RunConfig | None
+    plan: Plan | None
+
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        summary = self.summary
+        return f"{summary['algorithm']} on {summary['task']}, {summary['nodes']} peers"
+
+    def figures(self, label: str | None = None) -> Figures:
+        """What is drawn of it."""
+        summary = self.summary
+        virtual = summary["transport"] == "virtual"
+        return Figures(label or self.title, self.lines, summary["merged_accuracy"], virtual, self._rate_asked_hz())
+
+    def _rate_asked_hz(self) -> float | None:
+        """Exchanges a second that the plan asks for; None where that can't be told any more."""
+        from node.place import rate_scale
+        from node.tasks import load_task
+
+        if self.plan is None or self.config is None:
+            return None
+        try:
+            unit_s = self.config.time_unit or load_task(self.config.task).unit_s
+            return self.plan.rates.total_rate * rate_scale(self.plan, self.config) / unit_s
+        except UserError:  # a task of the user's own may have gone; a reference point exchanges nothing
+            return None
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run's folder; what has no summary yet is summed up first.
+
+    Raises
+    ------
+    StorageError
+        When the folder holds no run, or one that can't be read.
+    """
+    from node.testbed.record import read_lines
+
+    if not (folder / "peers").is_dir() and not (folder / SUMMARY).exists():
+        raise StorageError(f"{folder} is not the folder of a run: it holds neither {SUMMARY} nor peers/.")
+    config, plan = _read_config(folder), _read_plan(folder)
+    path = folder / SUMMARY
+    if path.exists():
+        try:
+            summary = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path} can't be read: {error}.") from None
+        _check_version(path, summary)
+    else:
+        summary = sum_up(folder, config, plan)
+    return Run(folder, summary, read_lines(folder), config, plan)
+
+
+def _check_version(path: Path, summary: Any) -> None:
+    from node.testbed.record import VERSION
+
+    version = summary.get("version") if isinstance(summary, dict) else None
+    if version != VERSION:
+        raise StorageError(f"{path} has format version {version}: this gradvine reads {VERSION}.")
+
+
+def _read_config(folder: Path) -> RunConfig | None:
+    from node.config import load_config
+
+    path = folder / "config.toml"
+    return load_config({}, path, {}) if path.exists() else None
+
+
+def _read_plan(folder: Path) -> Plan | None:
+    from topology.plan import PlanError, load_plan
+
+    try:
+        return load_plan(folder / "plan.json") if (folder / "plan.json").exists() else None
+    except PlanError as error:
+        raise ConfigError(str(error)) from None
+
+
+def sum_up(
+    folder: Path, config: RunConfig | None = None, plan: Plan | None = None, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Work out the summary of a run of daemons from its states and its test data, and write it.
+
+    Parameters
+    ----------
+    facts : mapping, optional
+        What the driver knows better than the folder.
+
+    Raises
+    ------
+    StorageError
+        When there is not enough in the folder.
+    """
+    from node.draws import Draws
+    from node.recipe import Recipe
+    from node.shards import load_task_json, load_test
+    from node.tasks import load_task
+    from node.testbed.record import read_lines, summarise
+    from node.trainer import Trainer
+
+    if not any((folder / "states").glob("*.safetensors")):
+        raise StorageError(f"{folder} holds no final state of any peer yet: report it when its peers have ended.")
+    about = load_task_json(folder / "data")
+    task = load_task(about.task, about.options, about.dtype)
+    test = load_test(folder / "data")
+    examiner = Trainer(task, test, Recipe(), Draws(0, "report")("unused"))
+    known = {
+        "algorithm": config.algorithm if config else None,
+        "task": about.task,
+        "nodes": len(about.samples),
+        "seed": config.seed if config else about.seed,
+        "transport": None,
+        "seconds": max((peer[-1]["seconds"] for peer in read_lines(folder).values() if peer), default=None),
+        "virtual_seconds": None,
+        "lost_peers": lost_peers(folder, sorted(about.samples)),
+        **(facts or {}),
+    }
+    return summarise(folder, lambda vector: examiner.evaluate(vector, test), examiner.layout, known)
+
+
+def lost_peers(folder: Path, names: Sequence[str]) -> list[str]:
+    """Who has left no final state."""
+    return [name for name in names if not (folder / "states" / f"{name}.safetensors").exists()]
