@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.protocol import DTYPES, Layout, Slot, Vector
+from node.errors import TaskError
 from node.tasks import Task
 
 
@@ -48,6 +49,13 @@ class FlatModel:
         The p parameters in ``vector``, shape ``(p,)``, with ``grad`` in ``gradient``: what an optimiser takes.
     layout : Layout
         Where each tensor sits.
+    learnt : int
+        The number p of parameters.
+
+    Raises
+    ------
+    TaskError
+        When the module has nothing to learn.
     """
 
     def __init__(self, module: nn.Module, dtype: str, device: torch.device | str = "cpu") -> None:
@@ -55,6 +63,8 @@ class FlatModel:
         learnt = {name: p for name, p in module.named_parameters() if p.requires_grad}
         kept = module.state_dict().keys()
         statistics = {name: b for name, b in module.named_buffers() if name in kept and b.is_floating_point()}
+        if not learnt:
+            raise TaskError("the task's model has no parameters that are trained: there is nothing to learn.")
         self.layout = _lay_out(learnt, statistics, dtype)
         self._tensors: list[Tensor] = [*learnt.values(), *statistics.values()]
         self._sizes = [slot.size for slot in self.layout.slots]

@@ -150,6 +150,8 @@ def _columns(path: Path, split: Any) -> tuple[np.ndarray, np.ndarray]:
     kinds = {name: type(feature).__name__ for name, feature in split.features.items()}
     image = next((name for name, kind in kinds.items() if kind == "Image"), None)
     label = next((name for name, kind in kinds.items() if kind == "ClassLabel"), "label" if "label" in kinds else "y")
+    if list(kinds) == ["image"]:
+        raise TaskError(f"the images at {path} have no classes: put them into one subfolder a class, all equally deep.")
     if label not in kinds or (image or "x") not in kinds:
         raise TaskError(f"the data at {path} has columns {', '.join(kinds)}: it needs an image or x, and a label or y.")
     if image is None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from algorithms.protocol import Compute, Gradient, Layout, Snapshot, Train, Trained, Vector
+from node.errors import TaskError
 from node.flat import FlatModel
 from node.recipe import Diverged, Recipe
 from node.shards import Shard
@@ -177,7 +178,17 @@ class Trainer:
         return Snapshot(vectors, {name: value.item() for name, value in state.items() if value.ndim == 0})
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on with the optimiser's state of :meth:`snapshot`."""
+        """Go on with the optimiser's state of :meth:`snapshot`; an empty one is the state at the start.
+
+        Raises
+        ------
+        TaskError
+            When it is the state of another model's optimiser.
+        """
+        if any(vector.shape != self.model.parameters.shape for vector in snapshot.vectors.values()):
+            raise TaskError(
+                "the saved state of the optimiser is not of this model: resume with the task it was saved with."
+            )
         state: dict[str, Tensor] = {name: v.to(self.device, copy=True) for name, v in snapshot.vectors.items()}
         state |= {name: torch.tensor(float(number)) for name, number in snapshot.numbers.items()}
         self.optimiser.state[self.model.parameters] = state

@@ -32,8 +32,8 @@ def open_file(path: Path) -> tuple[Callable[[Mapping[str, str]], Task], Mapping[
     TaskError
         When the file can't be read, fails, or lacks something.
     """
-    if not path.is_file():
-        raise TaskError(f"there is no file {path}: write file:MODULE.py with the path of your task.")
+    if not path.is_file() or path.suffix != ".py":
+        raise TaskError(f"there is no Python file {path}: write file:MODULE.py with the path of your task.")
     with _blaming(path):
         module = run_file(path)
     for needed in ("model", "data"):
@@ -110,5 +110,6 @@ def _blaming(path: Path) -> Iterator[None]:
 
 def _line(path: Path, error: BaseException) -> int | str:
     """Where in the user's file the error came from: its innermost frame there."""
-    places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    return next((number for number in reversed(places) if number is not None), "?")
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).absolute() == path.absolute()]
+    return next((line for line in reversed(lines) if line is not None), "?")
