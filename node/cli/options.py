@@ -47,7 +47,7 @@ def _flag(name: str) -> inspect.Parameter:
 
 
 def _parameter(name: str, kind: Any, flags: list[str], text: str | None, default: Any) -> inspect.Parameter:
-    shown = f" [default: {default}]" if default is not None else ""
+    shown = f" (default: {default})" if default is not None else ""
     option = typer.Option(*flags, help=f"{text}{shown}", show_default=False, rich_help_panel=PANEL)
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, keyword, default=None, annotation=Annotated[kind, option])

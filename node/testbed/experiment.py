@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from algorithms import ALGORITHMS
 from algorithms.protocol import Vector
 from node.config import RunConfig, dump_toml
-from node.errors import ConfigError, StorageError
+from node.errors import ConfigError, StorageError, TaskError, unknown
 from node.flat import initial_vector
 from node.place import find_algorithm, split_options
 from node.shards import Shard, load_shard, prepare
@@ -104,6 +105,8 @@ def open_experiment(plan: Plan, config: RunConfig, out: Path | None) -> Experime
     UserError
         When the folder is in use, or the configuration names something that does not exist.
     """
+    if config.algorithm not in (*ALGORITHMS, *REFERENCES):
+        raise TaskError(unknown("algorithm", config.algorithm, (*ALGORITHMS, *REFERENCES)) + ".")
     algorithm = find_algorithm(UNDERLYING if config.algorithm in REFERENCES else config.algorithm)
     _, task_options = split_options(config.options, algorithm)
     task = load_task(config.task, task_options, config.dtype)
