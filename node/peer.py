@@ -1,0 +1,299 @@
+"""The one loop of a running peer: inbox -> algorithm.step -> effects.
+
+Theory of operation
+-------------------
+Whatever happens (a message, a timer, local steps done, a send's outcome, a neighbour gone) waits in one queue. The loop
+takes one event at a time, hands it to the algorithm with the time, and carries out the effects that come back, in
+their order. Nothing else touches the algorithm. Sends, local steps and disk writes run beside the loop and end as
+events; the loop itself waits for nothing but a snapshot that must be on disk before the next message leaves.
+
+A snapshot is of one instant between two events: the algorithm, the clock, the random generators, and the trainer as of
+the last local steps whose result the algorithm has been given. Steps under way then are done again after a crash, with
+the same batches. (Under ``periodic``, a snapshot that the algorithm wants on disk at once, in the middle of
+local steps, has the optimiser as of the snapshot before; see ``node/training.py``.)
+
+Invariants
+----------
+* Nothing of a cancelled or replaced timer, or of a cancelled training, reaches the algorithm.
+* Each ``Send`` ends in exactly one ``Delivered`` or ``Undelivered``.
+* Under ``exact``, and after a durable ``Save`` always, no message leaves before the snapshot is on disk.
+* The time is trio's alone: under its virtual clock, over the network in memory, the same loop runs in no time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from algorithms.protocol import (
+    Algorithm,
+    Arrival,
+    Cancel,
+    Compute,
+    Done,
+    Event,
+    Finish,
+    PeerDown,
+    Report,
+    Save,
+    Send,
+    Snapshot,
+    Start,
+    Tick,
+    Timer,
+    Train,
+    Trained,
+    Vector,
+)
+from node.clock import Clock, Timers
+from node.draws import Draws
+from node.figures import Figures
+from node.members import Members
+from node.outbox import Outbox
+from node.saver import Keeps, Saver, join, part_of
+from node.training import BATCHES, Rested, Result, Training, Trains, Worker
+from node.wire.transport import Transport
+
+log = logging.getLogger(__name__)
+
+REST_S = 1.0
+"""How long the last snapshot waits for the trainer to come to rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a peer runs.
+
+    Parameters
+    ----------
+    exact : bool
+        A snapshot is on disk before anything is sent that depends on it.
+    snapshot_every_s : float
+        Seconds between snapshots in the background.
+    duration : float
+        Units after which the run is over.
+    steps : float
+        Local steps after which it is over.
+    """
+
+    exact: bool = False
+    snapshot_every_s: float = 10.0
+    duration: float = math.inf
+    steps: float = math.inf
+
+
+class Peer:
+    """One running peer.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+        What is run.
+    transport : Transport
+        This peer's end of the network.
+    members : Members
+        Its neighbours; whoever makes them runs them.
+    trainer : Trains
+        Takes the local steps.
+    draws : Draws
+        The random generators of algorithm and trainer.
+    clock : Clock
+        The run's time.
+    store : Keeps, optional
+        Where snapshots go; none are taken without one.
+    manner : Manner
+        How to run.
+    worker, disk : Worker, optional
+        Threads for local steps and for snapshots.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        transport: Transport,
+        members: Members,
+        trainer: Trains,
+        draws: Draws,
+        clock: Clock,
+        store: Keeps | None = None,
+        manner: Manner = Manner(),
+        worker: Worker | None = None,
+        disk: Worker | None = None,
+    ) -> None:
+        self.algorithm, self.members, self.clock, self.manner = algorithm, members, clock, manner
+        self.figures = Figures()
+        self.worker = worker or Worker()
+        self.training = Training(trainer, draws, clock, self.worker, always=manner.exact)
+        self._transport, self._draws = transport, draws
+        self._timers = Timers()
+        self._put, self._queue = trio.open_memory_channel[Event | Result](math.inf)
+        self._outbox = Outbox(transport, members, self.figures, self._put.send_nowait)
+        self._saver = Saver(store, self.figures, disk or Worker())
+        self._one_arrival = trio.Semaphore(1)  # the inbox is the transport's, and bounded there
+        self._snapshot_due = self._recovered = self._ticked = self._finishing = False
+        self._done: Vector | None = None
+        self._nursery: trio.Nursery
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Send: self._send,
+            Timer: self._set_timer,
+            Train: self._work,
+            Compute: self._work,
+            Cancel: self._cancel,
+            Report: self._report,
+            Done: self._end,
+        }
+
+    # ------------------------------------------------------------------------------------------- one life
+
+    async def run(self) -> Vector:
+        """Run until the algorithm is done; its last word, shape ``(d,)``."""
+        async with trio.open_nursery() as self._nursery:
+            self.clock.start()
+            self.members.report = self._put.send_nowait
+            self._put.send_nowait(Start(self._recovered))
+            for name in self.members.gone():
+                self._put.send_nowait(PeerDown(name))
+            for task in (self._receive, self._finish_in_time, self._save_periodically):
+                self._nursery.start_soon(task)
+            while self._done is None:
+                await self._take(await self._next())
+            await self._save_last()
+            self._nursery.cancel_scope.cancel()
+        return self._done
+
+    def finish(self) -> None:
+        """Ask for the end of the run; :meth:`run` returns when the algorithm has settled."""
+        if not self._finishing:
+            self._finishing = True
+            self._put.send_nowait(Finish())
+
+    async def _take(self, event: Event) -> None:
+        """One event through the algorithm, and all that follows from it."""
+        self.figures.turns += 1
+        saved = False
+        for effect in list(self.algorithm.step(event, self.clock.now())):
+            if not isinstance(effect, Save):
+                self._handlers[type(effect)](effect)
+            elif not saved and (self.manner.exact or effect.durable):
+                await self._saver.save_for_certain(self.snapshot())
+                saved = True  # nothing has changed before the next Save of the same step
+        if self._snapshot_due and (self.training.current or self.training.idle):
+            self._snapshot_due = False
+            self._nursery.start_soon(self._saver.save, self.snapshot())
+
+    async def _finish_in_time(self) -> None:
+        await trio.sleep_until(self.clock.time_s(self.manner.duration))
+        self.finish()
+
+    # --------------------------------------------------------------------------------------------- events
+
+    async def _next(self) -> Event:
+        while True:
+            item = await self._next_item()
+            if isinstance(item, Arrival):
+                self._one_arrival.release()
+                self.members.heard(item.sender)
+            if not isinstance(item, Result):
+                return item
+            if self.training.accept(item):
+                self._count(item)
+                return item.event
+
+    async def _next_item(self) -> Event | Result:
+        """Timers that have run out come first, but only every other time, so that they starve nobody."""
+        await trio.lowlevel.checkpoint()
+        if self._ticked:
+            self._ticked = False
+            with suppress(trio.WouldBlock):
+                return self._queue.receive_nowait()
+        with trio.move_on_at(self._timers.next):
+            return await self._queue.receive()
+        self._ticked = True
+        return Tick(self._timers.pop())
+
+    def _count(self, result: Result) -> None:
+        figures = self.figures
+        figures.loss = result.event.loss
+        figures.gradients += result.job.steps if isinstance(result.job, Train) else 1
+        if isinstance(result.event, Trained):
+            figures.samples += result.event.samples
+        if figures.gradients >= self.manner.steps:
+            self.finish()
+
+    async def _receive(self) -> None:
+        async for sender, message in self._transport.receive():
+            await self._one_arrival.acquire()
+            self._put.send_nowait(Arrival(sender, message))
+
+    # -------------------------------------------------------------------------------------------- effects
+
+    def _send(self, effect: Send) -> None:
+        self._outbox.send(effect, self._nursery)
+
+    def _set_timer(self, effect: Timer) -> None:
+        self._timers.set(effect.name, self.clock.time_s(self.clock.now() + effect.delay))
+
+    def _work(self, job: Train | Compute) -> None:
+        self.training.begin(job)
+        self._nursery.start_soon(self._do, job)
+
+    async def _do(self, job: Train | Compute) -> None:
+        self._put.send_nowait(await self.training.run(job))
+
+    def _cancel(self, effect: Cancel) -> None:
+        self._timers.cancel(effect.name)
+        self.training.cancel(effect.name)
+
+    def _report(self, effect: Report) -> None:
+        self.figures.reported.update(effect.values)
+
+    def _end(self, effect: Done) -> None:
+        self._done = effect.vector
+
+    # ------------------------------------------------------------------------------------------ snapshots
+
+    def snapshot(self) -> Snapshot:
+        """Everything that a later life needs, as of now; between two events only."""
+        self.training.rest()
+        rested, algorithm = self.training.rested, self.algorithm.snapshot()
+        draws = self._draws.state() | {BATCHES: rested.batches}
+        parts = {
+            "algorithm": algorithm,
+            "trainer": rested.optimiser,
+            "draws": Snapshot(numbers=dict(draws)),
+            "peer": Snapshot(numbers={"units": self.clock.now(), **self._totals()}),
+        }
+        return join(parts)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what :meth:`snapshot` gave, before :meth:`run`."""
+        self.algorithm.restore(part_of(snapshot, "algorithm"))
+        draws = {key: str(state) for key, state in part_of(snapshot, "draws").numbers.items()}
+        self._draws.restore(draws)
+        self.training.restore(Rested(part_of(snapshot, "trainer"), draws[BATCHES]))
+        numbers = part_of(snapshot, "peer").numbers
+        self.clock.begin_at(float(numbers["units"]))
+        for key in self._totals():
+            setattr(self.figures, key, int(numbers[key]))
+        self._recovered = True
+
+    def _totals(self) -> dict[str, int]:
+        """Figures that go on counting over all lives."""
+        return {key: getattr(self.figures, key) for key in ("gradients", "samples", "messages_sent", "bytes_sent")}
+
+    async def _save_periodically(self) -> None:
+        while True:
+            await trio.sleep(self.manner.snapshot_every_s)
+            self._snapshot_due = self.training.wanted = True
+
+    async def _save_last(self) -> None:
+        if not self.worker.idle:
+            with trio.move_on_after(REST_S):
+                await self.worker.call(lambda: None)
+        await self._saver.save(self.snapshot())

@@ -1,0 +1,171 @@
+"""A peer's local steps, beside its loop: in a thread, one job at a time, no faster than the plan's time.
+
+Theory of operation
+-------------------
+A job of K steps ends no earlier than K units after it was asked for; if it takes longer, the peer is behind, and
+says by how much. The trainer's state, the optimiser's and the batch generator's, can only be copied while the
+trainer rests. A copy is therefore made in the thread when a job ends, travels with the result, and comes into force
+when the result is accepted: always where it holds no vector or ``always`` is set, else when it was asked for. So
+what :attr:`Training.rested` holds never knows of steps whose result the algorithm has not been given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import trio
+
+from algorithms.protocol import Compute, Gradient, Snapshot, Train, Trained
+from node.clock import Clock
+from node.draws import Draws
+
+BATCHES = "batches"
+"""The purpose of the generator that the trainer draws from, in its thread."""
+
+
+class Trains(Protocol):
+    """What is asked of a trainer; see ``node/trainer.py``."""
+
+    def train(self, job: Train) -> Trained:
+        """Take local steps."""
+
+    def gradient(self, job: Compute) -> Gradient:
+        """Compute one gradient."""
+
+    def snapshot(self) -> Snapshot:
+        """The optimiser's state."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on with it."""
+
+
+class Worker:
+    """Runs what blocks in a thread, one call at a time, in the order of asking.
+
+    Parameters
+    ----------
+    run_blocking : callable
+        ``await run_blocking(fn, *args)``; a test may run ``fn`` at once instead of in a thread.
+    """
+
+    def __init__(self, run_blocking: Callable[..., Awaitable[Any]] = trio.to_thread.run_sync) -> None:
+        self._run_blocking = run_blocking
+        self._turn = trio.Lock()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs."""
+        return not self._turn.locked()
+
+    async def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """What ``fn(*args)`` returns or raises."""
+        async with self._turn:
+            return await self._run_blocking(fn, *args)
+
+
+@dataclass(slots=True)
+class Rested:
+    """A trainer's state between two jobs: its optimiser's, and that of the generator of batches."""
+
+    optimiser: Snapshot
+    batches: str
+
+
+@dataclass(slots=True)
+class Result:
+    """A job, the event that it ends in, and the trainer's state after it, if it was copied."""
+
+    job: Train | Compute
+    event: Trained | Gradient
+    rested: Rested | None
+
+
+class Training:
+    """The jobs of one peer.
+
+    Parameters
+    ----------
+    trainer : Trains
+        Does the work.
+    draws : Draws
+        Its generator for :data:`BATCHES` is the trainer's.
+    clock : Clock
+        How long a unit lasts.
+    worker : Worker
+        The thread.
+    always : bool
+        Copy the trainer's state after every job.
+    """
+
+    def __init__(self, trainer: Trains, draws: Draws, clock: Clock, worker: Worker, always: bool) -> None:
+        self._trainer, self._draws, self._clock, self._worker, self._always = trainer, draws, clock, worker, always
+        self._jobs: dict[str, Train | Compute] = {}
+        self.rested = self._copy()
+        self.current = True
+        """Whether ``rested`` is of the last result that was accepted."""
+        self.wanted = False
+        """Whether the trainer's state is to be copied when the next job ends."""
+        self.behind_units = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job is under way, nor one that was cancelled still in the thread."""
+        return not self._jobs and self._worker.idle
+
+    def begin(self, job: Train | Compute) -> None:
+        """Take a job on; :meth:`run` must follow."""
+        trains = isinstance(job, Train) and any(isinstance(other, Train) for other in self._jobs.values())
+        assert job.key not in self._jobs, f"{job.key} is under way already"
+        assert not trains, "one training at a time"
+        self._jobs[job.key] = job
+
+    def cancel(self, key: str) -> None:
+        """Let a job's result never be accepted; nothing happens where there is none."""
+        self._jobs.pop(key, None)
+
+    async def run(self, job: Train | Compute) -> Result:
+        """Do the job, in its time."""
+        asked_s = trio.current_time()
+        result: Result = await self._worker.call(self._work, job)
+        if isinstance(job, Train):
+            due_s = asked_s + job.steps * self._clock.unit_s
+            self.behind_units += max(0.0, trio.current_time() - due_s) / self._clock.unit_s
+            await trio.sleep_until(due_s)
+        return result
+
+    def accept(self, result: Result) -> bool:
+        """Whether the job was still wanted; from now on its result is what the algorithm knows."""
+        if self._jobs.get(result.job.key) is not result.job:
+            return False
+        del self._jobs[result.job.key]
+        if isinstance(result.job, Train):
+            self.current = result.rested is not None
+        if result.rested is not None:
+            self.rested = result.rested
+            self.wanted = False
+        return True
+
+    def rest(self) -> None:
+        """Bring ``rested`` up to date where the trainer is idle."""
+        if self.idle and not self.current:
+            self.rested, self.current = self._copy(), True
+
+    def restore(self, rested: Rested) -> None:
+        """Go on from ``rested``, before the first job."""
+        self._trainer.restore(rested.optimiser)
+        self._draws.restore(self._draws.state() | {BATCHES: rested.batches})
+        self.rested = rested
+
+    def _work(self, job: Train | Compute) -> Result:
+        """In the thread."""
+        if isinstance(job, Compute):
+            return Result(job, self._trainer.gradient(job), None)
+        event = self._trainer.train(job)
+        copies = self._always or self.wanted or not self.rested.optimiser.vectors
+        return Result(job, event, self._copy() if copies else None)
+
+    def _copy(self) -> Rested:
+        return Rested(self._trainer.snapshot(), json.dumps(self._draws(BATCHES).bit_generator.state))
