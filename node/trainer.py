@@ -89,7 +89,8 @@ class Trainer:
 
     def draw_batches(self, steps: int) -> Tensor:
         """Indices of the samples of ``steps`` batches, shape ``(steps, batch)``."""
-        return torch.from_numpy(self.draws.integers(len(self.shard), size=(steps, self.recipe.batch_size)))
+        batch = self.recipe.batch_size
+        return torch.from_numpy(self.draws.integers(len(self.shard), size=steps * batch)).view(steps, batch)
 
     def take_steps(self, job: Train, batches: Tensor) -> Trained:
         """Like :meth:`train`, with the batches drawn, shape ``(steps, batch)``."""
@@ -190,7 +191,7 @@ class Trainer:
                 "the saved state of the optimiser is not of this model: resume with the task it was saved with."
             )
         state: dict[str, Tensor] = {name: v.to(self.device, copy=True) for name, v in snapshot.vectors.items()}
-        state |= {name: torch.tensor(float(number)) for name, number in snapshot.numbers.items()}
+        state |= {name: torch.tensor(float(number), device=self.device) for name, number in snapshot.numbers.items()}
         self.optimiser.state[self.model.parameters] = state
 
 
