@@ -1,0 +1,179 @@
+"""What a testbed shows while it runs: a table of its peers, or a line now and then where there is no terminal.
+
+Everything is read from the lines that the peers append to the record, each line once, so that watching costs the peers
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+log = logging.getLogger(__name__)
+
+ROWS_MAX = 32
+"""Peers that the table shows; of more, those that are lost and then the first."""
+
+LINE_EVERY_S = 5.0
+
+
+@dataclass
+class Follower:
+    """Follows one peer's lines.
+
+    Parameters
+    ----------
+    path : Path
+        Where the peer appends them.
+    asked_hz : float
+        Exchanges a second that it is to start.
+    """
+
+    path: Path
+    asked_hz: float = 0.0
+    state: str = "starting"
+    last: dict[str, Any] = field(default_factory=dict)
+    heard_s: float = field(default_factory=time.monotonic)
+    _read: int = 0
+
+    def read_on(self) -> None:
+        """Take in the lines that have come since."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return
+        if newline:
+            self._read += len(whole) + 1
+            self.last = json.loads(whole.splitlines()[-1])
+            self.heard_s = time.monotonic()
+            if self.state == "starting":
+                self.state = "learning"
+
+    @property
+    def units(self) -> float:
+        """How far it has come, in plan units."""
+        return float(self.last.get("units") or 0.0)
+
+    @property
+    def achieved_hz(self) -> float:
+        """Exchanges a second that it has started so far."""
+        seconds = self.last.get("seconds") or 0.0
+        return self.last.get("exchanges", 0) / seconds if seconds else 0.0
+
+
+class Live:
+    """Shows followers until the ``with`` block is left.
+
+    Parameters
+    ----------
+    followers : mapping of str to Follower
+        Who is shown.
+    duration : float
+        Length of the run in plan units.
+    console : Console
+        Where to; a table where that is a terminal, otherwise a line is logged now and then.
+    """
+
+    def __init__(self, followers: Mapping[str, Follower], duration: float, console: Console) -> None:
+        from rich.live import Live as Display
+
+        self._followers, self._duration = followers, duration
+        self._logged_s = time.monotonic()
+        terminal = console.is_terminal
+        self._display = Display(console=console, auto_refresh=False, transient=True) if terminal else None
+
+    def __enter__(self) -> Live:
+        if self._display:
+            self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._display:
+            self._display.stop()
+
+    def update(self) -> None:
+        """Read on, and show how things stand."""
+        for follower in self._followers.values():
+            follower.read_on()
+        if self._display:
+            self._display.update(render(self._followers, self._duration), refresh=True)
+        elif time.monotonic() - self._logged_s >= LINE_EVERY_S:
+            self._logged_s = time.monotonic()
+            log.info("%s", one_line(self._followers, self._duration))
+
+
+def progress(followers: Iterable[Follower], duration: float) -> float:
+    """How much of the run is behind the peers that are not lost, 0 to 1."""
+    parts = [1.0 if f.state == "done" else min(1.0, f.units / duration) for f in followers if f.state != "lost"]
+    return sum(parts) / len(parts) if parts else 0.0
+
+
+def one_line(followers: Mapping[str, Follower], duration: float) -> str:
+    """How things stand, in one line."""
+    states = [follower.state for follower in followers.values()]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    accuracy = _mean(follower.last.get("accuracy") for follower in followers.values())
+    exchanges = sum(follower.last.get("exchanges", 0) for follower in followers.values())
+    shown = "–" if accuracy is None else f"{accuracy:.1%}"
+    share = progress(followers.values(), duration)
+    return f"{share:.0%}: {counts}; accuracy {shown}, {exchanges:.0f} exchanges"
+
+
+def render(followers: Mapping[str, Follower], duration: float) -> RenderableType:
+    """How things stand, as a table above a bar."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("peer", "state"):
+        table.add_column(name)
+    for name in ("steps", "loss", "accuracy", "exchanges", "a second", "of", "refused"):
+        table.add_column(name, justify="right")
+    shown = sorted(followers.items(), key=lambda named: named[1].state != "lost")[:ROWS_MAX]
+    for name, follower in followers.items():
+        if (name, follower) in shown:
+            table.add_row(*_row(name, follower), style="red" if follower.state == "lost" else None)
+    hidden = len(followers) - len(shown)
+    rest = [f"and {hidden} more"] if hidden else []
+    bar = ProgressBar(total=1.0, completed=progress(followers.values(), duration), width=60)
+    return Group(table, *rest, bar, one_line(followers, duration))
+
+
+def _row(name: str, follower: Follower) -> list[str]:
+    last = follower.last
+    refused = last.get("refused")
+    return [
+        name,
+        follower.state,
+        _shown(last.get("gradients"), ".0f"),
+        _shown(last.get("loss"), ".3f"),
+        _shown(last.get("accuracy"), ".1%"),
+        _shown(last.get("exchanges"), ".0f"),
+        f"{follower.achieved_hz:.2f}",
+        f"{follower.asked_hz:.2f}",
+        _shown(sum(refused.values()) if isinstance(refused, dict) else refused, ".0f"),
+    ]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
