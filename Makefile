@@ -16,6 +16,15 @@ setup: .venv/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Eight daemons learn together; then the same peers alone, and one with all the data, in virtual time.
+DEMO_SECONDS ?= 25
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+demo: setup
+	$(BIN)/gradvine testbed --topology exponential --nodes 8 --alpha 0.1 --duration $(DEMO_SECONDS)s --out $(DEMO)/together
+	@for alone in local centralised; do $(BIN)/gradvine simulate --topology exponential --nodes 8 --alpha 0.1 \
+	    --duration $(DEMO_SECONDS)s --algorithm $$alone --out $(DEMO)/$$alone --json >/dev/null || exit 1; done
+	$(BIN)/gradvine report $(DEMO)/together $(DEMO)/local $(DEMO)/centralised --output $(DEMO)
+
 test: setup
 	$(BIN)/pytest
 
@@ -26,6 +35,9 @@ lint: setup
 
 protos: setup
 	cd protos && ../$(BIN)/python regenerate.py
+
+bench: setup
+	for name in training virtual_time exchange memory startup; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

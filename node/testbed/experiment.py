@@ -19,7 +19,7 @@ from node.config import RunConfig, dump_toml
 from node.errors import ConfigError, StorageError, TaskError, unknown
 from node.flat import initial_vector
 from node.place import find_algorithm, split_options
-from node.shards import Shard, load_shard, prepare
+from node.shards import Shard, load_shard, pool_shards, prepare
 from node.tasks import Task, load_task
 from node.trainer import Recipe
 from topology.plan import Plan, PlanError, load_plan, save_plan
@@ -72,11 +72,11 @@ class Experiment:
 
     def learners(self) -> dict[str, Shard]:
         """Who learns from what: every peer from its own shard, or one from all of them."""
-        shards = {node.name: load_shard(self.data_dir, node.name) for node in self.plan.nodes}
-        if self.reference != "centralised":
-            return shards
-        x, y = (torch.cat([getattr(shard, key) for shard in shards.values()]) for key in ("x", "y"))
-        return {next(iter(shards)): Shard(x, y)}
+        names = [node.name for node in self.plan.nodes]
+        shards = pool_shards([load_shard(self.data_dir, name) for name in names])
+        if self.reference == "centralised":
+            return {names[0]: Shard(torch.cat([s.x for s in shards]), torch.cat([s.y for s in shards]))}
+        return dict(zip(names, shards, strict=True))
 
 
 def choose_plan(file: Path | None, topology: str | None, nodes: int | None, degree: int | None, seed: int) -> Plan:

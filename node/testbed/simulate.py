@@ -100,16 +100,7 @@ def simulate(
     torch.set_num_threads(1)
     began = time.monotonic()
     config, plan, unit_s = experiment.config, experiment.plan, experiment.unit_s
-    learners = sorted(experiment.learners(), key=[node.name for node in plan.nodes].index)
-    physics = replace(physics, crashes=bool(crashes), exact=config.durability == "exact")
-    seats = {name: Draws(config.seed, name) for name in learners}
-    trainers = Trainers(experiment, seats, batched)
-    starts = initial_vectors(experiment, learners)
-    births = {name: partial(_be_born, experiment, name, starts[name], trainers.layout) for name in learners}
-    neighbours: dict[str, list[str]] = {
-        name: [] if experiment.reference else sorted(plan.edges_of(name)) for name in learners
-    }
-    world = World(births, neighbours, trainers, config.seed, physics, seats)
+    world, trainers = build_world(experiment, replace(physics, crashes=bool(crashes)), batched)
     for crash in crashes:
         world.at(crash.start, partial(_crash, world, experiment, crash))
         world.at(crash.end, partial(world.restart, crash.name))
@@ -125,6 +116,21 @@ def simulate(
         "lost_peers": sorted(name for name, peer in world.peers.items() if peer.done is None),
     }
     return record.summarise(experiment.run_dir, trainers.evaluate, trainers.layout, facts)
+
+
+def build_world(experiment: Experiment, physics: Physics, batched: bool) -> tuple[World, Trainers]:
+    """The peers of an experiment, their work and their network, before the start."""
+    config, plan = experiment.config, experiment.plan
+    learners = list(experiment.learners())
+    draws = {name: Draws(config.seed, name) for name in learners}
+    trainers = Trainers(experiment, draws, batched)
+    starts = initial_vectors(experiment, learners)
+    births = {name: partial(_be_born, experiment, name, starts[name], trainers.layout) for name in learners}
+    neighbours: dict[str, list[str]] = {
+        name: [] if experiment.reference else sorted(plan.edges_of(name)) for name in learners
+    }
+    physics = replace(physics, exact=config.durability == "exact")
+    return World(births, neighbours, trainers, config.seed, physics, draws), trainers
 
 
 def _be_born(experiment: Experiment, name: str, start: Vector, layout: Layout, draws: Draws) -> Algorithm:
