@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def write_state(run_dir: Path, name: str, algorithm: Algorithm, now: float) -> N
         tensors["ledger"] = state.ledger
     path = run_dir / "states" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"version": str(VERSION), "numbers": json.dumps(dict(state.numbers))})
+    partial = path.with_suffix(".partial")  # a peer that is killed while it writes leaves no half state
+    save_file(tensors, partial, {"version": str(VERSION), "numbers": json.dumps(dict(state.numbers))})
+    partial.replace(path)
 
 
 def read_states(run_dir: Path) -> dict[str, State]:
@@ -115,10 +118,11 @@ def ledger_error(states: Mapping[str, State]) -> float | None:
     """How far the sum over peers is from what must be conserved, relative to what was moved; None without ledgers.
 
     A difference that only its responder has applied, because the run ended in between, is taken off: it is one whose
-    number the responder has done and the initiator still has pending.
+    number the responder has done and the initiator still has pending. When the state of a peer is missing with which
+    another has exchanged, the sum can't be taken, and there is no error to speak of.
     """
     ledgers = {name: state.ledger.double() for name, state in states.items() if state.ledger is not None}
-    if not ledgers or len(ledgers) < len(states):
+    if not ledgers or len(ledgers) < len(states) or not _partners(states) <= states.keys():
         return None
     total = torch.stack(list(ledgers.values())).sum(0)
     for name, state in states.items():
@@ -129,6 +133,10 @@ def ledger_error(states: Mapping[str, State]) -> float | None:
                 total -= share * w.double()
     moved = sum(float(ledger.norm()) for ledger in ledgers.values())
     return float(total.norm()) / moved if moved else float(total.norm())
+
+
+def _partners(states: Mapping[str, State]) -> set[str]:
+    return {key.split(".")[1] for state in states.values() for key in state.numbers if key.startswith("edge.")}
 
 
 def consensus_distance(states: Mapping[str, State]) -> float:
@@ -198,22 +206,34 @@ def save_model(path: Path, vector: Vector, layout: Layout) -> None:
 
 
 def read_lines(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
-    """All reports of a run by the peers' names."""
-    paths = sorted((run_dir / "peers").glob("*.jsonl"))
-    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in paths}
+    """All reports of a run by the peers' names; what a peer was writing when it was killed is left out.
+
+    Raises
+    ------
+    StorageError
+        When a file holds anything but reports.
+    """
+    return {path.stem: _read_lines(path) for path in sorted((run_dir / "peers").glob("*.jsonl"))}
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        whole, _, _ = path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} can't be read as a peer's reports: {error}.") from None
 
 
 def means_over_time(lines: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The newest report of every peer, folded into means and sums, each time that one comes in.
+    """The newest report of every peer, folded into means and sums, at each moment at which one came in.
 
     Yields nothing before all peers have reported an accuracy.
     """
     newest: dict[str, dict[str, Any]] = {}
     reports = [(line["seconds"], name, line) for name, peer in lines.items() for line in peer]
-    for seconds, name, line in sorted(reports, key=lambda report: report[:2]):
-        if line.get("accuracy") is None:
-            continue
-        newest[name] = line
+    reports = sorted((report for report in reports if report[2].get("accuracy") is not None), key=lambda r: r[:2])
+    for seconds, together in groupby(reports, key=lambda report: report[0]):
+        newest |= {name: line for _, name, line in together}
         if len(newest) == len(lines):
             accuracies = [float(each["accuracy"]) for each in newest.values()]
             sums = {key: sum(each.get(key, 0) for each in newest.values()) for key in TOTALS}

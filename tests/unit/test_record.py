@@ -1,0 +1,168 @@
+"""The run record, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from algorithms.protocol import Layout, Slot
+from node.errors import StorageError
+from node.testbed import record
+from node.testbed.record import State
+
+LAYOUT = Layout((Slot("weight", (2, 1), "weight", 0), Slot("bias", (1,), "bias", 2)), "float64")
+
+
+def state(
+    model: list[float],
+    ledger: list[float] | None = None,
+    differences: dict[str, list[float]] | None = None,
+    **numbers: int | float,
+) -> State:
+    """A peer's last word."""
+    vector = torch.tensor(model, dtype=torch.float64)
+    moved = None if ledger is None else torch.tensor(ledger, dtype=torch.float64)
+    kept = {name: torch.tensor(w, dtype=torch.float64) for name, w in (differences or {}).items()}
+    named = {key.replace("__", "."): value for key, value in numbers.items()}
+    return State(vector, moved, kept, {"ledger_share": 0.5, **named})
+
+
+def test_models_that_stand_apart_are_summed_by_their_squared_distance_from_the_mean() -> None:
+    # mean (1, 1, 0); squared distances 1 + 1 and 1 + 1
+    states = {"a": state([0, 2, 0]), "b": state([2, 0, 0])}
+    assert record.consensus_distance(states) == 4.0
+
+
+def test_a_ledger_that_cancels_out_has_no_error() -> None:
+    states = {"a": state([0], [1.5]), "b": state([0], [-1.0]), "c": state([0], [-0.5])}
+    assert record.ledger_error(states) == 0.0
+
+
+def test_what_was_created_is_measured_relative_to_what_was_moved() -> None:
+    states = {"a": state([0], [3.0]), "b": state([0], [-1.0])}
+    assert record.ledger_error(states) == pytest.approx(2.0 / 4.0)
+
+
+@pytest.mark.parametrize(("pending", "error"), [(7, 0.0), (0, 0.5 / 0.5), (8, 0.5 / 0.5)])
+def test_a_difference_that_only_its_responder_has_applied_is_taken_off(pending: int, error: float) -> None:
+    # b answered a's exchange 7 with w = 1 and moved by half of it; a still waits for it, or has gone on without it.
+    states = {"a": state([0], [0.0], edge__b__pending=pending), "b": state([0], [0.5], {"a": [1.0]}, edge__a__done=7)}
+    assert record.ledger_error(states) == pytest.approx(error)
+
+
+def test_there_is_no_ledger_error_where_a_ledger_or_a_partner_is_missing() -> None:
+    assert record.ledger_error({"a": state([0], [1.0]), "b": state([0])}) is None
+    assert record.ledger_error({"a": state([0])}) is None
+    assert record.ledger_error({"a": state([0], [1.0], edge__gone__pending=0)}) is None
+
+
+def test_the_digest_changes_with_any_bit_and_any_number_but_not_with_the_order() -> None:
+    one, two = state([1.0, 2.0], x=1), state([3.0, 4.0], x=1)
+    digest = record.digest_of({"a": one, "b": two})
+    assert digest == record.digest_of({"b": two, "a": one})
+    nudged = state([1.0, float(torch.nextafter(torch.tensor(2.0).double(), torch.tensor(3.0).double()))], x=1)
+    others = [{"a": two, "b": one}, {"a": nudged, "b": two}, {"a": state([1.0, 2.0], x=2), "b": two}, {"a": one}]
+    assert digest not in [record.digest_of(states) for states in others]
+
+
+def write_reports(run_dir: Path, name: str, reports: list[tuple[float, float | None, int]]) -> None:
+    for seconds, accuracy, gradients in reports:
+        record.write_line(run_dir, name, {"seconds": seconds, "accuracy": accuracy, "gradients": gradients})
+
+
+def test_means_are_over_the_newest_report_of_every_peer_once_all_have_reported(tmp_path: Path) -> None:
+    write_reports(tmp_path, "a", [(0, None, 0), (1, 0.2, 10), (2, 0.6, 20)])
+    write_reports(tmp_path, "b", [(1, 0.4, 5), (3, 0.8, 30)])
+    means = list(record.means_over_time(record.read_lines(tmp_path)))
+    assert [(mean["seconds"], mean["gradients"]) for mean in means] == [(1, 15), (2, 25), (3, 50)]
+    assert [mean["accuracy"]["mean"] for mean in means] == pytest.approx([0.3, 0.5, 0.7])
+    assert means[1]["accuracy"] == pytest.approx({"mean": 0.5, "min": 0.4, "max": 0.6})
+
+
+def test_what_a_peer_was_writing_when_it_was_killed_is_left_out(tmp_path: Path) -> None:
+    write_reports(tmp_path, "a", [(1, 0.2, 10), (2, 0.3, 20)])
+    path = tmp_path / "peers" / "a.jsonl"
+    path.write_text(path.read_text() + '{"seconds": 3, "accu')
+    assert [line["seconds"] for line in record.read_lines(tmp_path)["a"]] == [1, 2]
+
+
+def test_reports_that_are_no_reports_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "a.jsonl").write_text("nonsense\n")
+    with pytest.raises(StorageError, match=r"a\.jsonl can't be read"):
+        record.read_lines(tmp_path)
+
+
+def test_a_figure_that_does_not_exist_is_null(tmp_path: Path) -> None:
+    record.write_line(tmp_path, "a", {"loss": float("nan"), "accuracy": float("inf"), "seconds": 1.0})
+    assert json.loads((tmp_path / "peers" / "a.jsonl").read_text()) == {"loss": None, "accuracy": None, "seconds": 1.0}
+
+
+def test_states_come_back_as_they_were_written(tmp_path: Path, make_world, ring) -> None:
+    world = make_world(ring(4), seed=3)
+    world.start()
+    world.run(20)
+    world.finish()
+    for name, peer in world.peers.items():
+        record.write_state(tmp_path, name, peer.algorithm, world.now)
+    states = record.read_states(tmp_path)
+    for name, peer in world.peers.items():
+        expected = record.state_of(peer.algorithm, world.now)
+        assert torch.equal(states[name].model, expected.model)
+        assert torch.equal(states[name].ledger, expected.ledger)
+        assert states[name].numbers == expected.numbers
+        assert states[name].differences.keys() == expected.differences.keys()
+    assert record.ledger_error(states) < 1e-12
+    assert max(float(each.ledger.norm()) for each in states.values()) > 0.1
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[:-8], lambda data: b"x" * len(data)])
+def test_a_state_that_is_none_is_refused_in_one_sentence(tmp_path: Path, make_world, ring, spoil) -> None:
+    world = make_world(ring(3))
+    record.write_state(tmp_path, "n0", world.peers["n0"].algorithm, 0.0)
+    path = tmp_path / "states" / "n0.safetensors"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(StorageError, match=r"n0\.safetensors can't be read"):
+        record.read_states(tmp_path)
+
+
+def test_the_summary_is_worked_out_from_states_and_reports(tmp_path: Path, make_world, ring) -> None:
+    world = make_world(ring(3))
+    models = {"n0": [1.0, 0, 0, 0, 0], "n1": [0, 1.0, 0, 0, 0], "n2": [0, 0, 1.0, 0, 0]}
+    for name, model in models.items():
+        algorithm = world.peers[name].algorithm
+        algorithm.x = torch.tensor(model, dtype=torch.float64)
+        record.write_state(tmp_path, name, algorithm, 0.0)
+        last = {"seconds": 4, "accuracy": 0.75, "gradients": 8, "exchanges": 2, "messages_sent": 5, "bytes_sent": 100}
+        record.write_line(tmp_path, name, {"seconds": 2, "accuracy": 0.5, "gradients": 4, "bytes_sent": 40})
+        record.write_line(tmp_path, name, last)
+    layout = Layout((Slot("x", (5,), "weight", 0),), "float64")
+    examine = lambda vector: (float(vector[0]), float(vector[1]))  # noqa: E731
+    summary = record.summarise(tmp_path, examine, layout, {"algorithm": "gossip", "lost_peers": []})
+    assert summary["algorithm"] == "gossip"
+    assert summary["local_loss"] == pytest.approx({"mean": 1 / 3, "min": 0, "max": 1})
+    assert summary["merged_loss"] == pytest.approx(1 / 3)
+    assert summary["merged_accuracy"] == pytest.approx(1 / 3)
+    assert summary["consensus_distance"] == pytest.approx(3 * (4 / 9 + 1 / 9 + 1 / 9))
+    assert (summary["gradients"], summary["exchanges"], summary["bytes_sent"]) == (24, 6, 300)
+    assert summary["to_accuracy"]["0.5"] == {"seconds": 2, "gradients": 12, "exchanges": 0, "bytes_sent": 120}
+    assert summary["to_accuracy"]["0.7"]["seconds"] == 4
+    assert "0.8" not in summary["to_accuracy"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+def test_a_merged_model_is_written_tensor_by_tensor(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    record.save_model(tmp_path / "merged.safetensors", torch.tensor([1.0, 2.0, 3.0]).double(), LAYOUT)
+    tensors = load_file(tmp_path / "merged.safetensors")
+    assert tensors["weight"].tolist() == [[1.0], [2.0]]
+    assert tensors["bias"].tolist() == [3.0]
+
+
+def test_a_run_without_states_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no final state"):
+        record.summarise(tmp_path, lambda vector: (0.0, 0.0), LAYOUT, {})
