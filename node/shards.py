@@ -31,7 +31,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from node.errors import StorageError, TaskError
-from node.flat import FlatModel
 from node.partition import split
 from node.sources import check_fit, read_data
 from node.tasks import Task
@@ -172,23 +171,19 @@ def prepare(
     StorageError
         When the folder can't be written, or holds data already.
     """
-    _check_names(nodes)
-    if (folder / "task.json").exists():
-        raise StorageError(f"{folder} holds data already: name another folder, or delete this one first.")
+    _check_target(nodes, folder)
     data = read_data(task, source)
-    classes = None if data.train_y.is_floating_point() else int(max(data.train_y.max(), data.test_y.max())) + 1
-    model = FlatModel(task.build(0), task.dtype)
-    check_fit(task, model, data)
+    layout = check_fit(task, data)
     parts = split(data.train_y, len(nodes), partition, alpha, seed, SAMPLES_MIN)
     shards = {name: Shard(data.train_x[part], data.train_y[part]) for name, part in zip(nodes, parts, strict=True)}
     record = DataRecord(
         task=spec or task.name,
         options=dict(task.options),
         dtype=task.dtype,
-        classes=classes,
+        classes=data.classes,
         shape=tuple(data.train_x.shape[1:]),
-        layout=model.layout.digest,
-        size=model.layout.size,
+        layout=layout.digest,
+        size=layout.size,
         partition=partition,
         alpha=alpha,
         seed=seed,
@@ -199,12 +194,14 @@ def prepare(
     return _write(folder, {**shards, "test": Shard(data.test_x, data.test_y)}, record)
 
 
-def _check_names(nodes: list[str]) -> None:
+def _check_target(nodes: list[str], folder: Path) -> None:
     for name in nodes:
         if not re.fullmatch(r"[a-z0-9-]{1,63}", name) or name == "test":
             raise TaskError(f"a peer can't be called '{name}': use a-z, 0-9 and hyphens, and not 'test'.")
     if not nodes or len(set(nodes)) != len(nodes):
         raise TaskError(f"{len(nodes)} peers with {len(set(nodes))} names can't share data: give each its own.")
+    if (folder / "task.json").exists():
+        raise StorageError(f"{folder} holds data already: name another folder, or delete this one first.")
 
 
 def _write(folder: Path, shards: Mapping[str, Shard], record: DataRecord) -> DataRecord:

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
+from algorithms.protocol import Layout
 from node.errors import TaskError
 from node.flat import FlatModel
 from node.tasks import Dataset, Task
@@ -54,8 +55,8 @@ def read_data(task: Task, source: Path | None) -> Dataset:
     return data
 
 
-def check_fit(task: Task, model: FlatModel, data: Dataset) -> None:
-    """Try the model on two samples, so that a mismatch is found here and not on every peer.
+def check_fit(task: Task, data: Dataset) -> Layout:
+    """Try the task's model on two samples, so that a mismatch is found here and not on every peer; its layout.
 
     Raises
     ------
@@ -63,15 +64,15 @@ def check_fit(task: Task, model: FlatModel, data: Dataset) -> None:
         When samples or labels do not fit the model.
     """
     known = ", ".join(task.options) or "none"
+    model = FlatModel(task.build(0), task.dtype)
     model.module.eval()
     try:
         with torch.no_grad():
             outputs = model.module(data.train_x[:2])
-            labels = max(int(data.train_y.max()), int(data.test_y.max()))
-            if not data.train_y.is_floating_point() and outputs.ndim == 2 and labels >= outputs.shape[1]:
+            if data.classes and outputs.ndim == 2 and data.classes > outputs.shape[1]:
                 raise TaskError(
                     f"the model of task {task.name} tells {outputs.shape[1]} classes apart, but labels go up to"
-                    f" {labels}: adapt it with --set (options: {known})."
+                    f" {data.classes - 1}: adapt it with --set (options: {known})."
                 )
             float(task.loss(outputs, data.train_y[:2]))
     except (RuntimeError, ValueError, IndexError) as error:
@@ -80,6 +81,7 @@ def check_fit(task: Task, model: FlatModel, data: Dataset) -> None:
             f"the model of task {task.name} can't learn from samples of shape {tuple(data.train_x.shape[1:])}"
             f" ({reason}): adapt it with --set (options: {known})."
         ) from None
+    return model.layout
 
 
 def read_source(path: Path, dtype: str) -> Dataset:

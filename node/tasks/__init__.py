@@ -53,6 +53,13 @@ class Dataset:
     test_x: Tensor
     test_y: Tensor
 
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None where targets are not labels."""
+        if self.train_y.is_floating_point():
+            return None
+        return int(max(self.train_y.max(), self.test_y.max())) + 1
+
 
 class Task(Protocol):
     """One thing to learn. ``node/tasks/digits.py`` is the shortest complete example."""
