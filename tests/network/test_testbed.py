@@ -1,0 +1,133 @@
+"""Children that never outlive their starter, and a small testbed of real daemons."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from node.errors import NetworkError, StorageError
+from node.testbed import testbed
+from node.testbed.processes import Processes, last_lines
+from node.testbed.testbed import place_here
+from topology.planning import build_plan
+
+HANG_S = 20.0
+"""Longer than any test takes: only a hang waits for so long."""
+
+
+def child(script: str) -> list[str]:
+    return [sys.executable, "-c", "import os, signal, sys, time\n" + script]
+
+
+FOREVER = "print('here', flush=True); signal.pause()"
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True)\nwhile True: signal.pause()"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline, pause = time.monotonic() + HANG_S, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it hangs"
+        pause.wait(0.01)
+
+
+def says(path: Path, text: str) -> bool:
+    return path.exists() and text in path.read_text()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has reaped yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_each_child_has_its_log_and_its_code(tmp_path: Path) -> None:
+    commands = {"a": child("print('one'); print('two', file=sys.stderr); sys.exit(7)"), "b": child("print('three')")}
+    with Processes(commands, tmp_path, os.environ) as processes:
+        while processes.running:
+            processes.wait(HANG_S)
+    assert processes.codes == {"a": 7, "b": 0}
+    assert sorted(last_lines(tmp_path / "a.log", 5)) == ["one", "two"]
+    assert last_lines(tmp_path / "b.log", 5) == ["three"]
+
+
+def test_all_are_gone_when_the_block_is_left(tmp_path: Path) -> None:
+    with Processes({"a": child(FOREVER), "b": child(FOREVER)}, tmp_path, os.environ) as processes:
+        pids = [processes.pid(name) for name in processes.running]
+        assert all(alive(pid) for pid in pids)
+    assert not any(alive(pid) for pid in pids)
+    assert set(processes.codes.values()) == {-signal.SIGTERM}
+
+
+def test_all_are_gone_when_the_block_is_left_by_an_exception(tmp_path: Path) -> None:
+    processes = Processes({"a": child(STUBBORN)}, tmp_path, os.environ)
+    with suppress(KeyboardInterrupt), processes:
+        assert alive(processes.pid("a"))
+        raise KeyboardInterrupt
+    assert processes.codes == {"a": -signal.SIGKILL}
+
+
+def test_one_that_does_not_drain_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.testbed.processes.DRAIN_S", 0.1)
+    with Processes({"a": child(STUBBORN), "b": child(FOREVER)}, tmp_path, os.environ) as processes:
+        wait_until(lambda: says(tmp_path / "a.log", "here"))
+        processes.stop(["a"])
+        assert processes.wait(HANG_S) == {"a": -signal.SIGKILL}
+        assert processes.running == ["b"]
+
+
+def test_what_was_started_is_ended_when_the_next_one_cannot_be(tmp_path: Path) -> None:
+    processes = Processes({"a": child(FOREVER), "b": ["/nowhere/at/all"]}, tmp_path, os.environ)
+    with pytest.raises(StorageError, match="can't be started"), processes:
+        pass
+    assert not alive(processes.pid("a"))
+
+
+def test_tethered_children_end_when_their_starter_is_killed(tmp_path: Path) -> None:
+    tied = "from node.testbed.tether import tie; tie(); print('here', flush=True); signal.pause()"
+    script = f"""
+import os, pathlib, signal, sys
+from node.testbed.processes import Processes
+commands = {{name: [sys.executable, "-c", "import signal\\n" + {tied!r}] for name in ("a", "b")}}
+with Processes(commands, pathlib.Path({str(tmp_path)!r}), os.environ) as processes:
+    print(processes.pid("a"), processes.pid("b"), flush=True)
+    signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout
+        pids = [int(pid) for pid in starter.stdout.readline().split()]
+        wait_until(lambda: all(says(tmp_path / f"{name}.log", "here") for name in ("a", "b")))
+        assert all(alive(pid) for pid in pids)
+        starter.kill()
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_every_peer_gets_two_ports_of_its_own_on_this_machine() -> None:
+    plan = build_plan("ring", 8, named_hosts=True)
+    here = place_here(plan)
+    addresses = [address for node in here.nodes for address in (node.address, node.http)]
+    assert len(set(addresses)) == 16
+    assert all(address.startswith("127.0.0.1:") for address in addresses)
+    assert here.digest == plan.digest
+
+
+def test_ports_that_are_taken_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    (first, *_) = (node.address for node in place_here(build_plan("ring", 3)).nodes)
+    port = int(first.rpartition(":")[2])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        assert first not in [node.address for node in place_here(build_plan("ring", 3)).nodes]
+        monkeypatch.setattr(testbed, "PORTS", range(port, port + 1))
+        with pytest.raises(NetworkError, match="no 6 free ports"):
+            place_here(build_plan("ring", 3))
