@@ -1,0 +1,225 @@
+"""Reports and pictures: the numbers in them, and what a hostile name may not do to a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from node.cli import app
+from node.errors import StorageError
+from node.testbed.charts import apart, on_grid, rates_hz, time_grid
+from node.testbed.experiment import Experiment, open_experiment
+from node.testbed.report import labels, present, present_several, size, spread
+from node.testbed.runs import load_run
+from topology.planning import build_plan
+
+SUMMARY: dict[str, Any] = {
+    "version": 1,
+    "algorithm": "gossip",
+    "task": "digits",
+    "nodes": 2,
+    "seed": 0,
+    "transport": "virtual",
+    "seconds": 1.5,
+    "virtual_seconds": 4.0,
+    "lost_peers": [],
+    "gradients": 1234,
+    "exchanges": 60,
+    "messages_sent": 120,
+    "bytes_sent": 61_491_040,
+    "lost_exchanges": 0,
+    "local_accuracy": {"mean": 0.5, "min": 0.25, "max": 0.75},
+    "merged_accuracy": 0.931,
+    "merged_loss": 0.2,
+    "consensus_distance": 0.0931,
+    "ledger_error": None,
+}
+
+
+def write_run(folder: Path, name: str = "n0", **changes: Any) -> Path:
+    """A small run, as if a driver had written it."""
+    (folder / "peers").mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(SUMMARY | changes))
+    for k, peer in enumerate((name, "n1")):
+        lines = [
+            {"seconds": s, "accuracy": 0.1 * s + 0.1 * k, "loss": 1 / s, "gradients": 10 * s, "exchanges": 3 * s}
+            for s in (1, 2, 3, 4)
+        ]
+        text = "".join(json.dumps(line | {"bytes_sent": 1000 * line["seconds"]}) + "\n" for line in lines)
+        (folder / "peers" / f"{peer}.jsonl").write_text(text)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ the numbers
+
+
+def test_all_peers_are_brought_onto_one_grid_of_times() -> None:
+    lines = {
+        "a": [{"seconds": 0.0, "x": 0.0}, {"seconds": 4.0, "x": 8.0}],
+        "b": [{"seconds": 1.0, "x": None}, {"seconds": 2.0, "x": 5.0}, {"seconds": 3.0, "x": 5.0}],
+    }
+    grid = time_grid(lines, 4)
+    assert grid.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert on_grid(lines, "x", grid)[0].tolist() == [2.0, 4.0, 6.0, 8.0]
+    assert np.array_equal(on_grid(lines, "x", grid)[1], [np.nan, 5.0, 5.0, 5.0], equal_nan=True)
+
+
+def test_nothing_is_drawn_of_a_run_in_which_a_peer_never_reported() -> None:
+    assert time_grid({"a": [{"seconds": 1.0}], "b": []}).size == 0
+    assert time_grid({}).size == 0
+
+
+def test_the_rate_is_how_much_the_sum_over_peers_grows() -> None:
+    lines = {name: [{"seconds": s, "x": r * s} for s in range(9)] for name, r in (("a", 2), ("b", 5))}
+    middles, rates = rates_hz(lines, "x")
+    assert rates.tolist() == pytest.approx([7.0] * 4)
+    assert middles.tolist() == pytest.approx([1.0, 3.0, 5.0, 7.0])
+
+
+def test_labels_are_moved_apart_but_not_beyond_the_top() -> None:
+    assert apart([10, 50], [4, 4], 100) == [10, 50]
+    assert apart([10, 11], [4, 4], 100) == [10, 14]
+    placed = apart([98, 99, 99], [4, 8, 4], 100)
+    assert placed == [86, 92, 98]
+
+
+# ----------------------------------------------------------------------------------------------- how they read
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0 B"), (999, "999 B"), (61_491_040, "61.5 MB"), (2e13, "20 TB"), (None, "–")]
+)
+def test_bytes_are_read_in_decimal_units(value: float | None, text: str) -> None:
+    assert size(value) == text
+
+
+def test_a_spread_is_read_as_mean_worst_and_best() -> None:
+    assert spread(SUMMARY["local_accuracy"]) == "50.0 % (25.0 to 75.0)"
+    assert spread(None) == "–"
+
+
+def test_runs_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    same = [write_run(tmp_path / "a"), write_run(tmp_path / "b")]
+    assert labels([load_run(folder) for folder in same]) == ["gossip, a", "gossip, b"]
+    other = write_run(tmp_path / "c", algorithm="local")
+    assert labels([load_run(same[0]), load_run(other)]) == ["gossip", "local"]
+    seed = write_run(tmp_path / "d", seed=5)
+    assert labels([load_run(same[0]), load_run(seed)]) == ["gossip, seed 0", "gossip, seed 5"]
+
+
+# -------------------------------------------------------------------------------------------- the whole report
+
+
+class Page(HTMLParser):
+    """The tags of a page and the pictures in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for key, value in attrs if key in ("src", "srcset", "href")]
+
+
+def test_one_run_gets_a_table_a_picture_and_a_page_that_loads_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = write_run(tmp_path / "run", lost_peers=["n7"])
+    present(folder)
+    printed = capsys.readouterr().out
+    for figure in ("61.5 MB", "93.1 %", "1 234", "lost: n7"):
+        assert figure in printed
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    page = Page((folder / "report.html").read_text())
+    assert page.tags.count("img") == 1
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "n7" in (folder / "report.html").read_text()
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    folder = write_run(tmp_path / "run", name="<img src=x onerror=y>", task=evil, lost_peers=[evil])
+    (folder / "config.toml").write_text(f'task = "{evil}"\n')
+    present(folder)
+    text = (folder / "report.html").read_text()
+    assert evil not in text
+    assert re.search(r"&lt;img src=x onerror=y&gt;", text)
+    assert "script" not in Page(text).tags
+
+
+def test_several_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", algorithm="local", bytes_sent=0)]
+    present_several(folders, tmp_path / "out")
+    header = capsys.readouterr().out.splitlines()[1]
+    assert header.split() == ["gossip", "local"]
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "local" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_json_is_the_summary_and_draws_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    result = CliRunner().invoke(app, ["report", str(folder), "--json"])
+    assert json.loads(result.stdout) == SUMMARY | {"folder": str(folder)}
+    assert not (folder / "report.html").exists()
+
+
+def test_a_folder_without_a_run_and_a_summary_of_another_version_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="not the folder of a run"):
+        load_run(tmp_path)
+    with pytest.raises(StorageError, match="format version 9"):
+        load_run(write_run(tmp_path / "run", version=9))
+
+
+# ----------------------------------------------------------------------- runs without a driver to sum them up
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
+    from node.config import RunConfig
+    from node.testbed.simulate import simulate
+    from node.testbed.virtual import Physics
+
+    config = RunConfig(duration=2.0, report_every=1.0)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    experiment = open_experiment(build_plan("ring", 3), config, folder)
+    return experiment, simulate(experiment, Physics())
+
+
+def test_a_run_without_a_summary_is_summed_up_from_its_folder(simulated: tuple[Experiment, dict[str, Any]]) -> None:
+    experiment, summary = simulated
+    (experiment.run_dir / "summary.json").unlink()
+    again = load_run(experiment.run_dir).summary
+    differing = {key for key in summary if summary[key] != again[key]}
+    assert differing == {"transport", "seconds", "virtual_seconds"}  # what only the driver knows
+    assert (experiment.run_dir / "summary.json").exists()
+
+
+def test_the_rate_asked_for_is_that_of_the_plan_in_seconds(simulated: tuple[Experiment, dict[str, Any]]) -> None:
+    experiment, _ = simulated
+    figures = load_run(experiment.run_dir).figures()
+    # one exchange a peer and unit: n/2 edge events a unit of 50 ms
+    assert figures.rate_asked_hz == pytest.approx(3 / 2 / 0.05)
+
+
+def test_peers_without_a_final_state_are_named_as_lost(simulated: tuple[Experiment, dict[str, Any]]) -> None:
+    experiment, _ = simulated
+    (experiment.run_dir / "states" / "n1.safetensors").unlink()
+    (experiment.run_dir / "summary.json").unlink(missing_ok=True)
+    summary = load_run(experiment.run_dir).summary
+    assert summary["lost_peers"] == ["n1"]
+    assert summary["ledger_error"] is None
+    for name in ("n0", "n2"):
+        (experiment.run_dir / "states" / f"{name}.safetensors").unlink()
+    (experiment.run_dir / "summary.json").unlink()
+    with pytest.raises(StorageError, match="no final state"):
+        load_run(experiment.run_dir)
