@@ -304,9 +304,8 @@ class Stage:
                 self.said.append(f"{name}: gone")
                 continue
             exchanges = actor.gossip.exchanges
-            self.said.append(
-                f"{name}: x {float(actor.gossip.x):.10g}{', life %d' % exchanges._life * bool(exchanges._life)}"
-            )
+            life = f", life {exchanges._life}" if exchanges._life else ""
+            self.said.append(f"{name}: x {float(actor.gossip.x):.10g}{life}")
             for other, owned in exchanges.owned.items():
                 self.said.append(f"  to {other}: {_numbers(owned, ('made', 'applied', 'pending', 'due', 'lost'))}")
             for other, answered in exchanges.answered.items():
