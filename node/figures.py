@@ -21,8 +21,8 @@ class Figures:
         Events that went through the algorithm in this life.
     sends, sends_bytes : int
         Messages on their way out, and the bytes of their vectors.
-    snapshot_s : float
-        trio's time of the latest snapshot that is on disk.
+    snapshot_s : float or None
+        trio's time of the latest snapshot that this life put on disk.
     disk_fails : bool
         Whether the latest attempt at one failed.
     """
@@ -37,5 +37,5 @@ class Figures:
     sends_bytes: int = 0
     undelivered: Counter[str] = field(default_factory=Counter)
     reported: dict[str, float] = field(default_factory=dict)
-    snapshot_s: float = -math.inf
+    snapshot_s: float | None = None
     disk_fails: bool = False

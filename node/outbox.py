@@ -30,6 +30,8 @@ class Outbox:
         Counts.
     report : callable
         Takes the outcomes.
+    wire_share : float
+        How much of a vector's bytes travels.
     sends_max, bytes_max : int
         Messages on their way out, and the bytes of their vectors; more are undelivered at once, as BUSY. One message
         is always let through, however large.
@@ -41,11 +43,12 @@ class Outbox:
         members: Members,
         figures: Figures,
         report: Callable[[Delivered | Undelivered], None],
+        wire_share: float = 1.0,
         sends_max: int = 256,
         bytes_max: int = 2**32,
     ) -> None:
         self._transport, self._members, self._figures, self._report = transport, members, figures, report
-        self._sends_max, self._bytes_max = sends_max, bytes_max
+        self._wire_share, self._sends_max, self._bytes_max = wire_share, sends_max, bytes_max
 
     def send(self, effect: Send, nursery: trio.Nursery) -> None:
         """Send in a task of ``nursery``."""
@@ -57,7 +60,7 @@ class Outbox:
         figures.sends += 1
         figures.sends_bytes += size
         figures.messages_sent += 1
-        figures.bytes_sent += size
+        figures.bytes_sent += round(size * self._wire_share)
         nursery.start_soon(self._deliver, effect, size)
 
     async def _deliver(self, effect: Send, size: int) -> None:

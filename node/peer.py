@@ -80,12 +80,15 @@ class Manner:
         Units after which the run is over.
     steps : float
         Local steps after which it is over.
+    wire_share : float
+        How much of a vector's bytes the codec puts on the wire.
     """
 
     exact: bool = False
     snapshot_every_s: float = 10.0
     duration: float = math.inf
     steps: float = math.inf
+    wire_share: float = 1.0
 
 
 class Peer:
@@ -133,7 +136,7 @@ class Peer:
         self._transport, self._draws = transport, draws
         self._timers = Timers()
         self._put, self._queue = trio.open_memory_channel[Event | Result](math.inf)
-        self._outbox = Outbox(transport, members, self.figures, self._put.send_nowait)
+        self._outbox = Outbox(transport, members, self.figures, self._put.send_nowait, manner.wire_share)
         self._saver = Saver(store, self.figures, disk or Worker())
         self._one_arrival = trio.Semaphore(1)  # the inbox is the transport's, and bounded there
         self._snapshot_due = self._recovered = self._ticked = self._finishing = False

@@ -2,16 +2,19 @@
 
 Theory of operation
 -------------------
-A job of K steps ends no earlier than K units after it was asked for; if it takes longer, the peer is behind, and
-says by how much. The trainer's state, the optimiser's and the batch generator's, can only be copied while the
-trainer rests. A copy is therefore made in the thread when a job ends, travels with the result, and comes into force
-when the result is accepted: always where it holds no vector or ``always`` is set, else when it was asked for. So
-what :attr:`Training.rested` holds never knows of steps whose result the algorithm has not been given.
+A job of K steps ends no earlier than K units after it began; if it takes longer, the peer is behind, and says by how
+much. One that follows another closely began when that one was to end, so that the loop's own time does not add up.
+
+The trainer's state, the optimiser's and the batch generator's, can only be copied while the trainer rests. A copy is
+therefore made in the thread when a job ends, travels with the result, and comes into force when the result is
+accepted: always where it holds no vector or ``always`` is set, else when it was asked for. So what
+:attr:`Training.rested` holds never knows of steps whose result the algorithm has not been given.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +24,9 @@ import trio
 from algorithms.protocol import Compute, Gradient, Snapshot, Train, Trained
 from node.clock import Clock
 from node.draws import Draws
+
+CLOSELY_UNITS = 0.5
+"""A job asked for this soon after the end of another follows it closely."""
 
 BATCHES = "batches"
 """The purpose of the generator that the trainer draws from, in its thread."""
@@ -109,6 +115,7 @@ class Training:
         self.wanted = False
         """Whether the trainer's state is to be copied when the next job ends."""
         self.behind_units = 0.0
+        self._due_s = -math.inf
 
     @property
     def idle(self) -> bool:
@@ -128,11 +135,14 @@ class Training:
 
     async def run(self, job: Train | Compute) -> Result:
         """Do the job, in its time."""
-        asked_s = trio.current_time()
+        begun_s, unit_s = trio.current_time(), self._clock.unit_s
+        if begun_s - self._due_s < CLOSELY_UNITS * unit_s:
+            begun_s = min(begun_s, self._due_s)
         result: Result = await self._worker.call(self._work, job)
         if isinstance(job, Train):
-            due_s = asked_s + job.steps * self._clock.unit_s
-            self.behind_units += max(0.0, trio.current_time() - due_s) / self._clock.unit_s
+            due_s = begun_s + job.steps * unit_s
+            self.behind_units += max(0.0, trio.current_time() - due_s) / unit_s
+            self._due_s = max(due_s, trio.current_time())
             await trio.sleep_until(due_s)
         return result
 

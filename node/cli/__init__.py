@@ -13,14 +13,16 @@ from node.cli.certs import certs
 from node.cli.data import data
 from node.cli.plan import plan
 from node.cli.report import report
+from node.cli.run import run
 from node.cli.show import show
 from node.cli.simulate import simulate
+from node.cli.status import status
 from node.cli.testbed import testbed
 from node.cli.version import version
 from node.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for command in (plan, show, data, certs, testbed, simulate, report, version):
+for command in (plan, show, data, certs, run, testbed, simulate, status, report, version):
     app.command()(command)
 
 

@@ -1,0 +1,71 @@
+"""``gradvine run``: one peer, as a daemon."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.cli.options import with_run_flags
+from node.config import duration_s, load_config
+from node.errors import ConfigError
+
+PEER = "This peer"
+
+
+@with_run_flags
+def run(
+    flags: dict,
+    plan: Annotated[Path, typer.Option(help="plan file, the same on all peers", rich_help_panel=PEER)],
+    name: Annotated[str, typer.Option(help="which node of the plan this is", rich_help_panel=PEER)],
+    data: Annotated[Path, typer.Option(help="folder that gradvine data wrote", rich_help_panel=PEER)],
+    certs: Annotated[
+        Path | None,
+        typer.Option(help="this peer's folder out of those that gradvine certs wrote", rich_help_panel=PEER),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="plaintext, names unproven", rich_help_panel=PEER)
+    ] = False,
+    denied: Annotated[
+        Path | None, typer.Option(help="file of names and serials that are not let in", rich_help_panel=PEER)
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="folder of this peer's snapshots", rich_help_panel=PEER)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the snapshot, if there is one", rich_help_panel=PEER)
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the run record that this peer adds to", rich_help_panel=PEER)
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(help="HOST:PORT of status and metrics [default: the plan's]", rich_help_panel=PEER)
+    ] = None,
+    bind: Annotated[
+        str | None, typer.Option(help="HOST:PORT to listen on [default: the plan's address]", rich_help_panel=PEER)
+    ] = None,
+    wait_for_neighbours: Annotated[
+        str, typer.Option(help="longest wait for them before the clock starts", rich_help_panel=PEER)
+    ] = "30s",
+    config: Annotated[Path | None, typer.Option(help="TOML file with run flags", rich_help_panel=PEER)] = None,
+) -> None:
+    """Run one peer of a plan until its duration is over or it is told to stop.
+
+    SIGTERM drains and exits with 0 in under 8 s. SIGHUP reads certificates and --denied again.
+    """
+    from node.logs import start_logging
+
+    settings = load_config(flags, config)
+    try:
+        wait_s = float(duration_s(wait_for_neighbours))
+    except ValueError as error:
+        raise ConfigError(f"--wait-for-neighbours {wait_for_neighbours} can't be used: {error}.") from None
+    start_logging(settings.log_level, settings.log_format, name)
+    # One thread a peer: many peers share a machine, and sums then have the same order everywhere.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from node.daemon import run_daemon
+    from node.parts import Orders
+
+    orders = Orders(plan, name, data, certs, insecure, denied, state, resume, out, http, bind, wait_s)
+    sys.exit(run_daemon(orders, settings))

@@ -1,0 +1,192 @@
+"""What can be seen of a running peer from outside: ``/metrics``, ``/status``, ``/healthz`` and ``/readyz``.
+
+Theory of operation
+-------------------
+The peer's loop leaves a :class:`Status` here about once a second, whole and never changed again; the wire counts
+messages here from threads of its own. Pages are made from these alone, so that they cost the loop nothing and never see
+it half done. A status that is old means that the loop has stopped turning: ``/healthz`` then says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from algorithms.protocol import Reason
+from node.pages import Page
+
+STALLED_S = 10.0
+"""A loop that has left no status for this long is not well."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """A neighbour: ``"alive"`` or ``"gone"``, and exchanges a second with it, as planned and so far."""
+
+    state: str
+    rate_asked_hz: float
+    rate_achieved_hz: float
+    exchanges: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A peer at one moment.
+
+    Parameters
+    ----------
+    phase : str
+        ``"waiting"`` for neighbours, ``"learning"``, ``"draining"``.
+    units, seconds : float
+        How long the run has lasted, over all lives.
+    loss, accuracy : float
+        Of the latest local steps, and on the test data; NaN where there is none.
+    behind_units : float
+        By how much local steps have taken longer than planned, summed up over this life.
+    snapshot_age_seconds : float
+        Since the latest snapshot; NaN before the first.
+    ready : bool
+        Whether the peer can be reached and can keep its state.
+    """
+
+    name: str
+    run: str
+    algorithm: str
+    task: str
+    phase: str = "waiting"
+    units: float = 0.0
+    seconds: float = 0.0
+    loss: float = math.nan
+    accuracy: float = math.nan
+    gradients: int = 0
+    exchanges: int = 0
+    lost_exchanges: int = 0
+    missed_ticks: int = 0
+    behind_units: float = 0.0
+    inbox_depth: int = 0
+    snapshot_age_seconds: float = math.nan
+    certificate_expiry_timestamp_seconds: float = math.nan
+    ready: bool = False
+    undelivered: Mapping[str, int] = field(default_factory=dict)
+    peers: Mapping[str, PeerStatus] = field(default_factory=dict)
+
+
+class Meter(Collector):
+    """The figures of one peer; an observer of the wire.
+
+    Parameters
+    ----------
+    status : Status
+        The first one.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(self, status: Status, clock: Callable[[], float] = time.monotonic) -> None:
+        disable_created_metrics()
+        self._clock = clock
+        self.show(status)
+        self._registry = CollectorRegistry()
+        self._sent = self._count("sent_bytes", "bytes of vectors that a neighbour has taken", ["peer", "kind"])
+        self._received = self._count("received_bytes", "bytes of vectors taken in", ["peer", "kind"])
+        self._refused = self._count("refused", "messages and calls refused here", ["reason"])
+        self._registry.register(self)
+
+    def _count(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(f"gradvine_{name}", text, labels, registry=self._registry)
+
+    def show(self, status: Status) -> None:
+        """From now on, this is how the peer is."""
+        self._status, self._shown_s = status, self._clock()
+
+    # ---------------------------------------------------------------------------------------- the observer
+
+    def sent(self, to: str, kind: str, size_bytes: int, seconds: float) -> None:
+        """A neighbour has taken a message."""
+        self._sent.labels(to, kind).inc(size_bytes)
+
+    def received(self, sender: str, kind: str, size_bytes: int) -> None:
+        """A message was taken in."""
+        self._received.labels(sender, kind).inc(size_bytes)
+
+    def refused(self, sender: str, reason: Reason) -> None:
+        """A message or call was refused."""
+        self._refused.labels(reason.value).inc()
+
+    # ------------------------------------------------------------------------------------------- the pages
+
+    def pages(self) -> dict[str, Callable[[], Page]]:
+        """By their paths."""
+        return {
+            "/metrics": lambda: Page(200, CONTENT_TYPE_LATEST, generate_latest(self._registry)),
+            "/status": self._status_page,
+            "/healthz": lambda: _verdict(self._clock() - self._shown_s < STALLED_S, "the loop has stalled"),
+            "/readyz": lambda: _verdict(self._status.ready, "not ready"),
+        }
+
+    def _status_page(self) -> Page:
+        return Page(200, "application/json", json.dumps(_plain(asdict(self._status))).encode() + b"\n")
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not call :meth:`collect` to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The status as Prometheus understands it."""
+        now = self._status
+        info = GaugeMetricFamily("gradvine_build_info", "always 1", labels=["version", "algorithm", "task"])
+        info.add_metric([metadata.version("gradvine"), now.algorithm, now.task], 1)
+        yield info
+        yield CounterMetricFamily("gradvine_gradients", "local steps done", now.gradients)
+        yield CounterMetricFamily("gradvine_lost_exchanges", "exchanges half lost in crashes", now.lost_exchanges)
+        yield CounterMetricFamily("gradvine_missed_ticks", "exchanges too many to be kept", now.missed_ticks)
+        for name, text, value in (
+            ("loss", "mean over the latest local steps", now.loss),
+            ("accuracy_ratio", "on the test data", now.accuracy),
+            ("behind_units", "by how much local steps took longer than planned", now.behind_units),
+            ("inbox_depth", "messages that wait", now.inbox_depth),
+            ("snapshot_age_seconds", "since the latest snapshot", now.snapshot_age_seconds),
+            (
+                "certificate_expiry_timestamp_seconds",
+                "when the certificate expires",
+                now.certificate_expiry_timestamp_seconds,
+            ),
+        ):
+            yield GaugeMetricFamily(f"gradvine_{name}", text, value)
+        yield from self._collect_peers(now)
+
+    def _collect_peers(self, now: Status) -> Iterator[Metric]:
+        states = GaugeMetricFamily("gradvine_peers", "neighbours", labels=["state"])
+        for state in ("alive", "gone"):
+            states.add_metric([state], sum(peer.state == state for peer in now.peers.values()))
+        exchanges = CounterMetricFamily("gradvine_exchanges", "exchanges applied here", labels=["peer"])
+        undelivered = CounterMetricFamily("gradvine_undelivered", "messages not delivered", labels=["peer"])
+        asked = GaugeMetricFamily("gradvine_rate_asked_hz", "exchanges a second, as planned", labels=["peer"])
+        achieved = GaugeMetricFamily("gradvine_rate_achieved_hz", "exchanges a second, so far", labels=["peer"])
+        for name, peer in now.peers.items():
+            exchanges.add_metric([name], peer.exchanges)
+            undelivered.add_metric([name], now.undelivered.get(name, 0))
+            asked.add_metric([name], peer.rate_asked_hz)
+            achieved.add_metric([name], peer.rate_achieved_hz)
+        yield from (states, exchanges, undelivered, asked, achieved)
+
+
+def _verdict(well: bool, otherwise: str) -> Page:
+    return Page(200 if well else 503, "text/plain", b"ok\n" if well else otherwise.encode() + b"\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what does not exist is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

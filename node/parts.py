@@ -1,0 +1,225 @@
+"""The parts of a daemon, put together from what its operator wrote.
+
+Everything that can be wrong with that is found here, before a port is open, and is one sentence: the plan and the
+peer in it, its certificate, its task and data, its state folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from algorithms.protocol import Algorithm, Layout, Place
+from node.clock import Clock
+from node.config import RunConfig
+from node.draws import Draws
+from node.errors import ConfigError, NetworkError, StorageError, TaskError
+from node.flat import initial_vector
+from node.guard import Guard
+from node.members import Members
+from node.meter import Meter, Status
+from node.peer import Manner, Peer
+from node.place import find_algorithm, make_place, run_id, split_options
+from node.shards import load_shard, load_task_json, load_test
+from node.store import Origin, Store
+from node.tasks import Task, load_task
+from node.trainer import Recipe, Trainer
+from node.training import BATCHES
+from node.wire.tls import Identity
+from node.wire.transport import Transport
+from topology.plan import PlanError, load_plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What an operator says of one peer; ``gradvine run --help`` explains each."""
+
+    plan: Path
+    name: str
+    data: Path
+    certs: Path | None = None
+    insecure: bool = False
+    denied: Path | None = None
+    state: Path | None = None
+    resume: bool = False
+    out: Path | None = None
+    http: str | None = None
+    bind: str | None = None
+    wait_s: float = 30.0
+
+
+class Parts:
+    """A peer that does not run yet; close it, or use it as a context manager.
+
+    Parameters
+    ----------
+    orders : Orders
+        Of this peer.
+    config : RunConfig
+        Of the run.
+
+    Raises
+    ------
+    UserError
+        When something about them is wrong.
+    """
+
+    def __init__(self, orders: Orders, config: RunConfig) -> None:
+        self.orders, self.config = orders, config
+        try:
+            self.plan = load_plan(orders.plan)
+            self.node = self.plan.node(orders.name)
+        except PlanError as error:
+            raise ConfigError(str(error)) from None
+        self.identity = _read_identity(orders)
+        self.task = _open_task(config)
+        self.unit_s = config.time_unit or self.task.unit_s
+        self.clock = Clock(self.unit_s)
+        self.draws = Draws(config.seed, orders.name)
+        self.trainer = self._make_trainer()
+        self.place = self._make_place(self.trainer.layout)
+        self.algorithm: Algorithm = find_algorithm(config.algorithm)(self.place)
+        self.test = load_test(orders.data) if (orders.data / "test.safetensors").exists() else None
+        self.run = run_id(self.plan, self.trainer.layout, config)
+        self.meter = Meter(Status(orders.name, self.run, config.algorithm, config.task))
+        self.guard = self._make_guard()
+        self.store = self._open_store()
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.store is not None:
+            self.store.close()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where everybody else is reached."""
+        return {node.name: node.address for node in self.plan.nodes if node.name != self.orders.name}
+
+    def make_peer(self, transport: Transport, members: Members) -> tuple[Peer, bool]:
+        """The peer, and whether it goes on from a snapshot.
+
+        Raises
+        ------
+        StorageError
+            When there is a snapshot that can't be used.
+        """
+        peer = Peer(
+            self.algorithm, transport, members, self.trainer, self.draws, self.clock, self.store, self._manner()
+        )
+        snapshot = self.store.load() if self.store else None
+        if snapshot is None:
+            return peer, False
+        try:
+            peer.restore(snapshot)
+        except (KeyError, ValueError):
+            raise StorageError(
+                f"the snapshot in {self.orders.state} is of a run with other options: give those it was taken with."
+            ) from None
+        return peer, True
+
+    def _make_trainer(self) -> Trainer:
+        config, data = self.config, self.orders.data
+        record = load_task_json(data)
+        recipe = Recipe(config.optimiser, config.lr, config.momentum, config.weight_decay, config.batch_size)
+        shard = load_shard(data, self.orders.name)
+        trainer = Trainer(self.task, shard, recipe, self.draws(BATCHES), _device(config))
+        if record.layout != trainer.layout.digest:
+            raise TaskError(
+                f"the data in {data} was made for task {record.task} and a model of {record.size} values, not for "
+                f"{config.task} and {trainer.layout.size}: give --task, --set and --dtype as for gradvine data."
+            )
+        return trainer
+
+    def _make_place(self, layout: Layout) -> Place:
+        names = [node.name for node in self.plan.nodes]
+        own = 0 if self.config.init == "common" else 1 + names.index(self.orders.name)
+        place = make_place(
+            self.plan,
+            self.orders.name,
+            self.config,
+            start=initial_vector(self.task, self.config.seed + own),
+            layout=layout,
+            draws=self.draws,
+            unit_s=self.unit_s,
+        )
+        return dataclasses.replace(place, constants=self.task.constants)
+
+    def _make_guard(self) -> Guard:
+        return Guard(
+            self.orders.name,
+            {name: edge.owned for name, edge in self.place.neighbours.items()},
+            self.place.nodes,
+            type(self.algorithm).kinds,
+            run=self.run,
+            plan_digest=self.plan.digest,
+            layout=self.place.layout,
+            codec=self.place.codec,
+            inbox_bytes_max=self.config.inbox,
+            refused=self.meter.refused,
+        )
+
+    def _open_store(self) -> Store | None:
+        state, resume = self.orders.state, self.orders.resume
+        if state is None:
+            if resume or self.config.durability == "exact":
+                raise ConfigError("there is no state folder: write --state DIR with --resume or --durability exact.")
+            log.warning("no state is kept, a crash loses what was learnt: write --state DIR to keep it")
+            return None
+        store = Store(state, Origin(self.run, self.orders.name, self.place.layout.digest), self.config.keep)
+        if not resume and not store.empty:
+            store.close()
+            raise StorageError(
+                f"{state} holds the state of an earlier run: write --resume to go on with it, or name another folder."
+            )
+        return store
+
+    def _manner(self) -> Manner:
+        config, dtype = self.config, self.place.layout.torch_dtype
+        return Manner(
+            exact=config.durability == "exact",
+            snapshot_every_s=config.snapshot_every,
+            duration=math.inf if config.steps else config.units(config.duration, self.unit_s),
+            steps=config.steps or math.inf,
+            wire_share=self.place.codec.wire_dtype(dtype).itemsize / dtype.itemsize,
+        )
+
+
+def _read_identity(orders: Orders) -> Identity | None:
+    if orders.insecure and orders.certs:
+        raise NetworkError("--certs and --insecure contradict each other: leave one of them out.")
+    if orders.insecure:
+        log.warning("--insecure: messages are neither encrypted nor is anybody's name proven")
+        return None
+    if orders.certs is None:
+        raise NetworkError(
+            "there are no certificates: write --certs DIR (gradvine certs makes them), or --insecure for plaintext."
+        )
+    identity = Identity.load(orders.certs, orders.denied)
+    if identity.name != orders.name:
+        raise NetworkError(f"the certificate in {orders.certs} is for {identity.name}, this peer is {orders.name}.")
+    return identity
+
+
+def _open_task(config: RunConfig) -> Task:
+    _, options = split_options(config.options, find_algorithm(config.algorithm))
+    return load_task(config.task, options, config.dtype)
+
+
+def _device(config: RunConfig) -> str:
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise TaskError("--device cuda can't be used: torch sees no GPU here; write --device cpu.")
+    return config.device
