@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,7 @@ def run(
     except ValueError as error:
         raise ConfigError(f"--wait-for-neighbours {wait_for_neighbours} can't be used: {error}.") from None
     start_logging(settings.log_level, settings.log_format, name)
+    _end_at_once_on_signals()
     # One thread a peer: many peers share a machine, and sums then have the same order everywhere.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from node.daemon import run_daemon
@@ -69,3 +71,10 @@ def run(
 
     orders = Orders(plan, name, data, certs, insecure, denied, state, resume, out, http, bind, wait_s)
     sys.exit(run_daemon(orders, settings))
+
+
+def _end_at_once_on_signals() -> None:
+    """Until the daemon runs and heeds signals itself: nothing has begun that would have to be ended in order."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
