@@ -22,7 +22,7 @@ def status(
     ] = False,
 ) -> None:
     """Show how one peer is doing. Exits with 0 if it answers (--quiet: and is ready), else with 30."""
-    now = _read(address)
+    now = read_status(address)
     if quiet:
         sys.exit(0 if now["ready"] else NetworkError.exit_code)
     if as_json:
@@ -31,7 +31,14 @@ def status(
         _show(now)
 
 
-def _read(address: str) -> dict[str, Any]:
+def read_status(address: str) -> dict[str, Any]:
+    """What the peer that serves its status on ``address`` says of itself.
+
+    Raises
+    ------
+    NetworkError
+        When none answers, or something else does.
+    """
     import urllib.request
 
     # Straight to the peer: a proxy of the environment has no business here.
