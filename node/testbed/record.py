@@ -206,7 +206,10 @@ def save_model(path: Path, vector: Vector, layout: Layout) -> None:
 
 
 def read_lines(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
-    """All reports of a run by the peers' names; what a peer was writing when it was killed is left out.
+    """All reports of a run by the peers' names, in the order of time.
+
+    What a peer was writing when it was killed is left out, and so is what it had reported before it fell back to a
+    snapshot and lived through again.
 
     Raises
     ------
@@ -219,8 +222,15 @@ def read_lines(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         whole, _, _ = path.read_text().rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
-    except (OSError, ValueError) as error:
+        lines = [json.loads(line) for line in whole.splitlines()]
+        kept: list[dict[str, Any]] = []
+        first_s = math.inf
+        for line in reversed(lines):
+            if line["seconds"] < first_s:
+                first_s = line["seconds"]
+                kept.append(line)
+        return kept[::-1]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} can't be read as a peer's reports: {error}.") from None
 
 

@@ -152,13 +152,14 @@ def sum_up(
     task = load_task(about.task, about.options, about.dtype)
     test = load_test(folder / "data")
     examiner = Trainer(task, test, Recipe(), Draws(0, "report")("unused"))
+    lines = [peer[-1] for peer in read_lines(folder).values() if peer]
     known = {
         "algorithm": config.algorithm if config else None,
         "task": about.task,
         "nodes": len(about.samples),
         "seed": config.seed if config else about.seed,
-        "transport": None,
-        "seconds": max((peer[-1]["seconds"] for peer in read_lines(folder).values() if peer), default=None),
+        "transport": next((line["transport"] for line in lines if "transport" in line), None),
+        "seconds": max((line["seconds"] for line in lines), default=None),
         "virtual_seconds": None,
         "lost_peers": lost_peers(folder, sorted(about.samples)),
         **(facts or {}),

@@ -50,6 +50,9 @@ SILENCE_S = 30.0
 
 LOG_LINES = 5
 
+WAIT = "60s"
+"""Longest wait of a daemon for its neighbours: many that start at once on few cores take long to import torch."""
+
 
 def place_here(plan: Plan) -> Plan:
     """The same plan with every peer on this machine, at ports that are free now."""
@@ -114,6 +117,8 @@ def run_testbed(experiment: Experiment, *, console: Console, insecure: bool = Fa
     interrupted: KeyboardInterrupt | None = None
     try:
         with processes, Live(followers, experiment.duration_units, console) as live:
+            for name in names:
+                write_event(run_dir, {"event": "started", "peer": name, "pid": processes.pid(name)})
             try:
                 _look_on(experiment, processes, followers, live)
             except KeyboardInterrupt as error:
@@ -137,7 +142,7 @@ def _commands(experiment: Experiment, insecure: bool) -> dict[str, list[str]]:
     run_dir = experiment.run_dir
     fixed = [sys.executable, "-m", "node.testbed.tether", "run"]
     fixed += ["--plan", str(run_dir / "plan.json"), "--config", str(run_dir / "config.toml")]
-    fixed += ["--data", str(experiment.data_dir), "--out", str(run_dir), "--wait-for-neighbours"]
+    fixed += ["--data", str(experiment.data_dir), "--out", str(run_dir), "--wait-for-neighbours", WAIT]
     commands = {}
     for node in experiment.plan.nodes:
         own = ["--name", node.name, "--state", str(run_dir / "snapshots" / node.name)]

@@ -89,9 +89,15 @@ def test_what_a_peer_was_writing_when_it_was_killed_is_left_out(tmp_path: Path) 
     assert [line["seconds"] for line in record.read_lines(tmp_path)["a"]] == [1, 2]
 
 
-def test_reports_that_are_no_reports_are_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_what_a_peer_lived_through_again_after_a_crash_counts_once(tmp_path: Path) -> None:
+    write_reports(tmp_path, "a", [(1, 0.1, 1), (2, 0.2, 2), (3, 0.3, 3), (2.5, 0.25, 4), (3.5, 0.35, 5)])
+    assert [line["gradients"] for line in record.read_lines(tmp_path)["a"]] == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("text", ["nonsense\n", "[]\n", '{"loss": 1}\n'])
+def test_reports_that_are_no_reports_are_refused_in_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "peers").mkdir()
-    (tmp_path / "peers" / "a.jsonl").write_text("nonsense\n")
+    (tmp_path / "peers" / "a.jsonl").write_text(text)
     with pytest.raises(StorageError, match=r"a\.jsonl can't be read"):
         record.read_lines(tmp_path)
 
