@@ -31,7 +31,7 @@ from protos import peer_pb2
 VERSION = 1
 """Major version of the wire format."""
 
-CHUNK_BYTES = 2**18
+CHUNK_BYTES = 2**19
 CHUNK_BYTES_MAX = 2**20
 HEADER_BYTES_MAX = 2**12
 

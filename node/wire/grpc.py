@@ -173,8 +173,7 @@ class GrpcTransport:
 
     async def _hang_up(self) -> None:
         channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            await channel.close(self._limits.grace_s)
+        await asyncio.gather(*(channel.close(self._limits.grace_s) for channel in channels.values()))
 
     async def _deliver(self, to: str, outgoing: Outgoing, timeout_s: float) -> int:
         call = self._channel(to).stream_unary(f"/{SERVICE}/Deliver")(timeout=timeout_s, metadata=self._metadata)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -268,6 +269,8 @@ class Deadline:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self._timer.cancel()
         if self._passed and kind is asyncio.CancelledError:
+            if sys.version_info >= (3, 11):
+                self._task.uncancel()
             raise TimeoutError from None
 
     def _arm(self, seconds: float) -> asyncio.TimerHandle:

@@ -206,6 +206,25 @@ async def test_a_stalled_body_is_given_up_and_its_room_given_back(wires):
         assert await b.call(frames) == "ACCEPTED"
 
 
+async def test_a_body_that_breaks_off_gives_its_room_back(wires):
+    async with wires.pair() as (_, b):
+        frames = b.frames()
+
+        async def break_off():
+            async with b.channel(None) as channel:
+                call = channel.stream_unary("/gradvine.peer.v1.Peer/Deliver")(metadata=(("gradvine-name", "a"),))
+                for frame in frames[:2]:
+                    await call.write(frame)
+                call.cancel()
+
+        await b.bridge.call(break_off)
+        with trio.fail_after(20):
+            while b.guard.waiting:
+                await trio.sleep(0.01)
+        assert b.counts.received_all == []
+        assert await b.call(frames) == "ACCEPTED"
+
+
 async def test_no_text_of_an_exception_leaves_the_process(wires, monkeypatch):
     async with wires.pair() as (_, b):
         monkeypatch.setattr(b.guard, "check", lambda *_: 1 / 0)
