@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 Whatever comes from a peer proves that it is alive. A neighbour that has been silent for about a second is pinged. One
-that can't be reached, or twice in a row does not answer in time, is gone; from then on it is pinged again and again,
-ever more rarely, until it answers. The outcomes of sends decide nothing by themselves: a failed one only
-brings the next ping forward, so that a connection that fails in one way and works in another can't make a peer
-come and go as fast as messages fly.
+that can't be reached, or twice in a row does not answer in time, and has been silent for two seconds, is gone; from
+then on it is pinged again and again, ever more rarely, until it answers. The outcomes of sends decide nothing by
+themselves: a failed one only brings the next ping forward, so that a connection that works in one direction and not
+yet in the other, as after a restart, can't make a peer come and go as fast as messages fly.
 
 A neighbour that answers but refuses, being of another run, plan, layout or version, counts as gone: nothing can be
 exchanged with it. The reason is logged once, in words.
@@ -36,6 +36,9 @@ SILENCE_S = 1.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.25, 5.0
 """First and longest wait between two pings of one that is gone."""
 
+SILENCE_MAX_S = 2.0
+"""One that was heard within this time is not gone, whatever becomes of a ping."""
+
 TIMEOUTS_MAX = 2
 """So many pings in a row without an answer, and a neighbour is gone."""
 
@@ -56,6 +59,8 @@ class Neighbour:
     ----------
     heard_s : float
         When something last came from it.
+    doubted : bool
+        Whether a message to it has failed since.
     failures : int
         Pings that came to nothing since.
     told : set of Reason
@@ -66,6 +71,7 @@ class Neighbour:
 
     alive: bool = False
     heard_s: float = float("-inf")
+    doubted: bool = False
     failures: int = 0
     told: set[Reason] = field(default_factory=set)
     hurry: trio.Event = field(default_factory=trio.Event)
@@ -117,7 +123,7 @@ class Members:
         one = self._neighbours.get(name)
         if one is None:
             return
-        one.heard_s, one.failures = trio.current_time(), 0
+        one.heard_s, one.failures, one.doubted = trio.current_time(), 0, False
         if not one.alive:
             one.alive = True
             one.told.clear()
@@ -134,7 +140,7 @@ class Members:
         if reason in REFUSALS:
             self._tell_refusal(name, one, reason)
         elif reason in (Reason.UNREACHABLE, Reason.TIMEOUT):
-            one.heard_s = float("-inf")
+            one.doubted = True
             one.hurry.set()
         else:
             self.heard(name)
@@ -145,7 +151,7 @@ class Members:
         one = self._neighbours[name]
         while True:
             one.hurry = trio.Event()
-            if trio.current_time() - one.heard_s >= SILENCE_S / 2:
+            if one.doubted or trio.current_time() - one.heard_s >= SILENCE_S / 2:
                 await self._ping(name, one)
             await trio.sleep(RETRY_FIRST_S * self._random.uniform(0.8, 1.2))
             with trio.move_on_after(self._wait_s(one) - RETRY_FIRST_S):
@@ -171,7 +177,9 @@ class Members:
             self.heard(name)
             return
         one.failures += 1
-        if one.alive and (reason is not Reason.TIMEOUT or one.failures >= TIMEOUTS_MAX):
+        silent = trio.current_time() - one.heard_s >= SILENCE_MAX_S
+        enough = reason is not Reason.TIMEOUT or one.failures >= TIMEOUTS_MAX
+        if one.alive and ((silent and enough) or not reason.transient):
             one.alive = False
             log.warning("%s is gone: %s", name, reason.value)
             self.report(PeerDown(name))

@@ -76,7 +76,7 @@ async def test_one_that_is_gone_is_pinged_ever_more_rarely(autojump_clock, line,
 
 @pytest.mark.trio
 @pytest.mark.parametrize(
-    ("reason", "most_s"), [(Reason.UNREACHABLE, 1.6), (Reason.TIMEOUT, 2.2), (Reason.WRONG_RUN, 1.6)]
+    ("reason", "most_s"), [(Reason.UNREACHABLE, 3.2), (Reason.TIMEOUT, 3.2), (Reason.WRONG_RUN, 1.6)]
 )
 async def test_going_and_coming_is_noticed(autojump_clock, line, members, reason, most_s):
     await members.wait_for_all()
@@ -133,3 +133,13 @@ async def test_a_refusal_is_told_once_in_words(autojump_clock, line, members, ca
         members.undelivered("n1", Reason.WRONG_RUN)
     assert len(caplog.messages) == 1
     assert "another run" in caplog.text
+
+
+@pytest.mark.trio
+async def test_one_that_is_heard_is_not_gone_though_it_can_not_be_reached_yet(autojump_clock, line, members):
+    line.reason = Reason.UNREACHABLE
+    for _ in range(100):
+        members.heard("n1")
+        members.undelivered("n1", Reason.UNREACHABLE)
+        await trio.sleep(0.4)
+    assert members.changes == [PeerUp("n1")]

@@ -1,0 +1,159 @@
+"""What is seen of a peer from outside: pages, metrics, and that nobody can hang them."""
+
+import json
+import math
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from algorithms.protocol import Reason
+from node.cli.status import read_status
+from node.errors import NetworkError
+from node.meter import STALLED_S, Meter, PeerStatus, Status
+from node.pages import REQUESTS_MAX, serve_pages
+
+STATUS = Status(
+    name="n0",
+    run="run-1",
+    algorithm="gossip",
+    task="digits",
+    loss=0.5,
+    gradients=7,
+    exchanges=3,
+    ready=True,
+    undelivered={"n1": 2},
+    peers={"n1": PeerStatus("alive", 2.0, 1.5, 3), "n2": PeerStatus("gone", 2.0, 0.0, 0)},
+)
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Hand()
+
+
+@pytest.fixture
+def meter(clock):
+    return Meter(STATUS, clock)
+
+
+@pytest.fixture
+def address(meter):
+    with serve_pages("127.0.0.1:0", meter.pages()) as port:
+        yield f"127.0.0.1:{port}"
+
+
+def fetch(address, path, method="GET"):
+    request = urllib.request.Request(f"http://{address}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def samples(address):
+    families = text_string_to_metric_families(fetch(address, "/metrics")[1])
+    return {(s.name, *sorted(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def test_metrics_are_what_the_status_says(meter, address):
+    meter.sent("n1", "offer", 100, 0.1)
+    meter.sent("n1", "offer", 20, 0.1)
+    meter.received("n2", "reply", 50)
+    meter.refused("stranger", Reason.WRONG_RUN)
+    found = samples(address)
+    expected = {
+        ("gradvine_gradients_total",): 7,
+        ("gradvine_loss",): 0.5,
+        ("gradvine_exchanges_total", ("peer", "n1")): 3,
+        ("gradvine_undelivered_total", ("peer", "n1")): 2,
+        ("gradvine_undelivered_total", ("peer", "n2")): 0,
+        ("gradvine_peers", ("state", "alive")): 1,
+        ("gradvine_peers", ("state", "gone")): 1,
+        ("gradvine_rate_asked_hz", ("peer", "n1")): 2.0,
+        ("gradvine_rate_achieved_hz", ("peer", "n1")): 1.5,
+        ("gradvine_sent_bytes_total", ("kind", "offer"), ("peer", "n1")): 120,
+        ("gradvine_received_bytes_total", ("kind", "reply"), ("peer", "n2")): 50,
+        ("gradvine_refused_total", ("reason", "wrong_run")): 1,
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert math.isnan(found["gradvine_accuracy_ratio",])
+    assert all(key[0].startswith("gradvine_") and not key[0].endswith("_created") for key in found)
+
+
+def test_metrics_of_two_peers_in_one_process_are_apart(meter, address):
+    other = Meter(replace(STATUS, gradients=99))
+    other.sent("n1", "offer", 5, 0.1)
+    found = samples(address)
+    assert found["gradvine_gradients_total",] == 7
+    assert ("gradvine_sent_bytes_total", ("kind", "offer"), ("peer", "n1")) not in found
+
+
+def test_status_is_json_and_what_does_not_exist_is_null(address):
+    page = read_status(address)
+    assert page == json.loads(fetch(address, "/status")[1])
+    assert (page["loss"], page["accuracy"], page["exchanges"]) == (0.5, None, 3)
+    assert page["peers"]["n1"] == {"state": "alive", "rate_asked_hz": 2.0, "rate_achieved_hz": 1.5, "exchanges": 3}
+
+
+def test_health_is_that_the_loop_turns_and_readiness_what_it_says(meter, clock, address):
+    assert [fetch(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+    clock.now += STALLED_S + 1
+    meter_is_stale = fetch(address, "/healthz")
+    assert meter_is_stale == (503, "the loop has stalled\n")
+    meter.show(replace(STATUS, ready=False))
+    assert [fetch(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 503]
+
+
+def test_nothing_else_is_served_or_told(meter):
+    def fail():
+        raise RuntimeError("secret")
+
+    with serve_pages("127.0.0.1:0", {"/fails": fail, "/ok": meter.pages()["/healthz"]}) as port:
+        address = f"127.0.0.1:{port}"
+        assert fetch(address, "/")[0] == 404
+        assert fetch(address, "/../../etc/passwd") == (404, "404 Not Found\n")
+        assert fetch(address, "/ok", "POST")[0] == 501
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+            line.sendall(b"GET /fails HTTP/1.0\r\n\r\n")
+            assert line.recv(1000) == b""
+        assert fetch(address, "/ok?verbose=1")[0] == 200
+
+
+def test_callers_that_say_nothing_are_hung_up_on(address):
+    host, port = address.split(":")
+    silent = [socket.create_connection((host, int(port)), timeout=20) for _ in range(REQUESTS_MAX + 3)]
+    try:
+        assert [line.recv(1) for line in silent[-3:]] == [b""] * 3, "too many at once: at once"
+        assert [line.recv(1) for line in silent] == [b""] * len(silent), "the others: when patience is over"
+    finally:
+        for line in silent:
+            line.close()
+    assert fetch(address, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999999", "203.0.113.1:9700"])
+def test_address_that_can_not_be_used_is_a_sentence(address, meter):
+    with pytest.raises(NetworkError, match="--http"), serve_pages(address, meter.pages()):
+        pass
+
+
+def test_what_is_no_peer_is_told_from_one(meter):
+    pages = {"/status": meter.pages()["/healthz"]}
+    with serve_pages("127.0.0.1:0", pages) as port, pytest.raises(NetworkError, match="is no peer"):
+        read_status(f"127.0.0.1:{port}")
+    with pytest.raises(NetworkError, match="no peer answers"):
+        read_status(f"127.0.0.1:{port}")
