@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ Lines = Mapping[str, Sequence[Mapping[str, Any]]]
 Array = NDArray[np.float64]
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+ON_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+ON_DARK = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE)
+GREY = "0.5"
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 GRID_POINTS = 240
 RATE_WINDOWS = 30
@@ -105,9 +108,10 @@ def draw_run(run: Figures, path: Path, *, dark: bool = False) -> None:
     with _figure(path, dark, 7.6, 7.2) as figure:
         accuracy, loss, exchanges = figure.subplots(3, 1, sharex=True, height_ratios=(1.5, 1, 0.8))
         grid = time_grid(run.lines)
-        _draw_accuracy(accuracy, run, grid)
-        _draw_loss(loss, run, grid)
-        _draw_exchanges(exchanges, run)
+        first, second, third, fourth, *_ = ON_DARK if dark else ON_LIGHT
+        _draw_accuracy(accuracy, run, grid, first, second)
+        _draw_loss(loss, run, grid, first, third)
+        _draw_exchanges(exchanges, run, fourth)
         exchanges.set_xlabel("time (virtual s)" if run.virtual else "time (s)")
         if len(grid) and grid[-1] > grid[0]:
             exchanges.set_xlim(grid[0], grid[-1])
@@ -115,25 +119,25 @@ def draw_run(run: Figures, path: Path, *, dark: bool = False) -> None:
         _title(figure, run.label)
 
 
-def _draw_accuracy(axes: Any, run: Figures, grid: Array) -> None:
+def _draw_accuracy(axes: Any, run: Figures, grid: Array, own: str, merged: str) -> None:
     values = 100 * on_grid(run.lines, "accuracy", grid)
     if values.size:
-        axes.fill_between(grid, values.min(0), values.max(0), color=BLUE, alpha=0.2, linewidth=0)
-        axes.plot(grid, values.mean(0), color=BLUE)
-        labels = [(values.mean(0)[-1], "local, mean\n(band: worst to best)", BLUE)]
+        axes.fill_between(grid, values.min(0), values.max(0), color=own, alpha=0.2, linewidth=0)
+        axes.plot(grid, values.mean(0), color=own)
+        labels = [(values.mean(0)[-1], "local, mean\n(band: worst to best)", own)]
     else:
         labels = []
     if run.merged_accuracy is not None:
-        axes.axhline(100 * run.merged_accuracy, color=VERMILION, linestyle=(0, (5, 2)), linewidth=1.4)
-        labels.append((100 * run.merged_accuracy, f"merged {run.merged_accuracy:.1%}", VERMILION))
+        axes.axhline(100 * run.merged_accuracy, color=merged, linestyle=(0, (5, 2)), linewidth=1.4)
+        labels.append((100 * run.merged_accuracy, f"merged {run.merged_accuracy:.1%}", merged))
     axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(0, 102)
     _label_ends(axes, labels)
 
 
-def _draw_loss(axes: Any, run: Figures, grid: Array) -> None:
+def _draw_loss(axes: Any, run: Figures, grid: Array, test: str, own: str) -> None:
     labels = []
-    for key, text, colour in (("test_loss", "on the test data", BLUE), ("loss", "on a peer's own data", GREEN)):
+    for key, text, colour in (("test_loss", "on the test data", test), ("loss", "on a peer's own data", own)):
         mean = _means(run.lines, key, grid)
         if np.isfinite(mean).any():
             axes.plot(grid, mean, color=colour)
@@ -143,15 +147,15 @@ def _draw_loss(axes: Any, run: Figures, grid: Array) -> None:
     _label_ends(axes, labels)
 
 
-def _draw_exchanges(axes: Any, run: Figures) -> None:
+def _draw_exchanges(axes: Any, run: Figures, colour: str) -> None:
     middles, achieved = rates_hz(run.lines, "exchanges")
     labels = []
     if len(middles):
-        axes.plot(middles, achieved, color=PURPLE)
-        labels.append((achieved[-1], "achieved", PURPLE))
+        axes.plot(middles, achieved, color=colour)
+        labels.append((achieved[-1], "achieved", colour))
     if run.rate_asked_hz:
-        axes.axhline(run.rate_asked_hz, color="0.5", linestyle=(0, (5, 2)), linewidth=1.2)
-        labels.append((run.rate_asked_hz, "asked", "0.5"))
+        axes.axhline(run.rate_asked_hz, color=GREY, linestyle=(0, (5, 2)), linewidth=1.2)
+        labels.append((run.rate_asked_hz, "asked", GREY))
     axes.set_ylabel("exchanges (1/s)")
     axes.set_ylim(0, 1.3 * max([*achieved, run.rate_asked_hz or 0, 1e-9]))
     _label_ends(axes, labels)
@@ -164,9 +168,10 @@ def draw_comparison(runs: Sequence[Figures], path: Path, *, dark: bool = False) 
     """
     with _figure(path, dark, 10.4, 4.8) as figure:
         work, sent = figure.subplots(1, 2, sharey=True)
+        looks = cycle(product(DASHES, ON_DARK if dark else ON_LIGHT))
         handles = [
-            _draw_one_of_several(work, sent, run, CYCLE[i % len(CYCLE)], DASHES[i // len(CYCLE) % len(DASHES)])
-            for i, run in enumerate(runs)
+            _draw_one_of_several(work, sent, run, colour, dash)
+            for run, (dash, colour) in zip(runs, looks, strict=False)
         ]
         work.set_ylabel("test accuracy, mean over peers (%)")
         work.set_ylim(0, 102)

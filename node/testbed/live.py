@@ -138,25 +138,27 @@ def render(followers: Mapping[str, Follower], duration: float) -> RenderableType
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
+    counted = any("refused" in follower.last for follower in followers.values())
     table = Table(box=SIMPLE_HEAD)
     for name in ("peer", "state"):
         table.add_column(name)
-    for name in ("steps", "loss", "accuracy", "exchanges", "a second", "of", "refused"):
+    for name in ("steps", "loss", "accuracy", "exchanges", "a second", "of", *(["refused"] if counted else [])):
         table.add_column(name, justify="right")
-    shown = sorted(followers.items(), key=lambda named: named[1].state != "lost")[:ROWS_MAX]
+    shown = sorted(followers, key=lambda name: followers[name].state != "lost")[:ROWS_MAX]
     for name, follower in followers.items():
-        if (name, follower) in shown:
-            table.add_row(*_row(name, follower), style="red" if follower.state == "lost" else None)
+        if name in shown:
+            table.add_row(*_row(name, follower, counted), style="red" if follower.state == "lost" else None)
     hidden = len(followers) - len(shown)
     rest = [f"and {hidden} more"] if hidden else []
     bar = ProgressBar(total=1.0, completed=progress(followers.values(), duration), width=60)
-    return Group(table, *rest, bar, one_line(followers, duration))
+    return Group(table, *rest, bar, Text(one_line(followers, duration)))
 
 
-def _row(name: str, follower: Follower) -> list[str]:
+def _row(name: str, follower: Follower, counted: bool) -> list[str]:
     last = follower.last
-    refused = last.get("refused")
+    refused = [_shown(last.get("refused"), ".0f")] if counted else []
     return [
         name,
         follower.state,
@@ -166,7 +168,7 @@ def _row(name: str, follower: Follower) -> list[str]:
         _shown(last.get("exchanges"), ".0f"),
         f"{follower.achieved_hz:.2f}",
         f"{follower.asked_hz:.2f}",
-        _shown(sum(refused.values()) if isinstance(refused, dict) else refused, ".0f"),
+        *refused,
     ]
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from node.errors import NetworkError, StorageError
 from node.testbed import testbed
+from node.testbed.live import Follower, one_line, progress
 from node.testbed.processes import Processes, last_lines
 from node.testbed.testbed import place_here
 from topology.planning import build_plan
@@ -100,6 +101,7 @@ def test_tethered_children_end_when_their_starter_is_killed(tmp_path: Path) -> N
     tied = "from node.testbed.tether import tie; tie(); print('here', flush=True); signal.pause()"
     script = f"""
 import os, pathlib, signal, sys
+from node.testbed.live import Follower, one_line, progress
 from node.testbed.processes import Processes
 commands = {{name: [sys.executable, "-c", "import signal\\n" + {tied!r}] for name in ("a", "b")}}
 with Processes(commands, pathlib.Path({str(tmp_path)!r}), os.environ) as processes:
@@ -133,6 +135,28 @@ def test_ports_that_are_taken_are_passed_over(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(testbed, "PORTS", range(port, port + 1))
         with pytest.raises(NetworkError, match="no 6 free ports"):
             place_here(build_plan("ring", 3))
+
+
+def test_followers_read_each_line_once_and_wait_for_the_end_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "n0.jsonl"
+    follower = Follower(path)
+    follower.read_on()
+    assert (follower.state, follower.units) == ("starting", 0.0)
+    path.write_text('{"units": 1, "seconds": 2, "exchanges": 3}\n{"units": 4, "sec')
+    follower.read_on()
+    assert (follower.state, follower.units, follower.achieved_hz) == ("learning", 1.0, 1.5)
+    path.write_text(path.read_text() + 'onds": 5, "exchanges": 10}\n')
+    follower.read_on()
+    assert (follower.units, follower.achieved_hz) == (4.0, 2.0)
+
+
+def test_progress_is_the_mean_over_those_that_are_not_lost(tmp_path: Path) -> None:
+    followers = {name: Follower(tmp_path / name) for name in ("a", "b", "c", "d")}
+    for (name, follower), state in zip(followers.items(), ("learning", "starting", "done", "lost"), strict=True):
+        follower.state, follower.last = state, {"units": 25.0, "accuracy": 0.5} if name == "a" else {}
+    assert progress(followers.values(), 100.0) == pytest.approx((0.25 + 0 + 1) / 3)
+    line = one_line(followers, 100.0)
+    assert line == "42%: 1 learning, 1 starting, 1 done, 1 lost; accuracy 50.0%, 0 exchanges"
 
 
 # ---------------------------------------------------------------------------------------------- real daemons
