@@ -28,7 +28,8 @@ from node.draws import Draws
 from node.place import make_place
 from node.testbed.experiment import open_experiment
 from node.testbed.simulate import build_world
-from node.testbed.virtual import Physics, World
+from node.testbed.simulated import Physics
+from node.testbed.virtual import World
 from topology.planning import build_plan
 
 VALUES = 1_000

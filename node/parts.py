@@ -13,23 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import torch
-
 from algorithms.protocol import Algorithm, Layout, Place
 from node.clock import Clock
 from node.config import RunConfig
 from node.draws import Draws
-from node.errors import ConfigError, NetworkError, StorageError, TaskError
-from node.flat import initial_vector
+from node.errors import ConfigError, NetworkError, StorageError
 from node.guard import Guard
+from node.learning import check_data, choose_device, open_task, read_recipe, start_of
 from node.members import Members
 from node.meter import Meter, Status
 from node.peer import Manner, Peer
-from node.place import find_algorithm, make_place, run_id, split_options
-from node.shards import load_shard, load_task_json, load_test
+from node.place import find_algorithm, make_place, run_id
+from node.shards import load_shard, load_test
 from node.store import Origin, Store
-from node.tasks import Task, load_task
-from node.trainer import Recipe, Trainer
+from node.trainer import Trainer
 from node.training import BATCHES
 from node.wire.tls import Identity
 from node.wire.transport import Transport
@@ -80,7 +77,7 @@ class Parts:
         except PlanError as error:
             raise ConfigError(str(error)) from None
         self.identity = _read_identity(orders)
-        self.task = _open_task(config)
+        self.task = open_task(config, find_algorithm(config.algorithm))
         self.unit_s = config.time_unit or self.task.unit_s
         self.clock = Clock(self.unit_s)
         self.draws = Draws(config.seed, orders.name)
@@ -131,25 +128,18 @@ class Parts:
 
     def _make_trainer(self) -> Trainer:
         config, data = self.config, self.orders.data
-        record = load_task_json(data)
-        recipe = Recipe(config.optimiser, config.lr, config.momentum, config.weight_decay, config.batch_size)
         shard = load_shard(data, self.orders.name)
-        trainer = Trainer(self.task, shard, recipe, self.draws(BATCHES), _device(config))
-        if record.layout != trainer.layout.digest:
-            raise TaskError(
-                f"the data in {data} was made for task {record.task} and a model of {record.size} values, not for "
-                f"{config.task} and {trainer.layout.size}: give --task, --set and --dtype as for gradvine data."
-            )
+        trainer = Trainer(self.task, shard, read_recipe(config), self.draws(BATCHES), choose_device(config))
+        check_data(data, trainer.layout, config)
         return trainer
 
     def _make_place(self, layout: Layout) -> Place:
         names = [node.name for node in self.plan.nodes]
-        own = 0 if self.config.init == "common" else 1 + names.index(self.orders.name)
         place = make_place(
             self.plan,
             self.orders.name,
             self.config,
-            start=initial_vector(self.task, self.config.seed + own),
+            start=start_of(self.orders.name, names, self.task, self.config),
             layout=layout,
             draws=self.draws,
             unit_s=self.unit_s,
@@ -210,16 +200,3 @@ def _read_identity(orders: Orders) -> Identity | None:
     if identity.name != orders.name:
         raise NetworkError(f"the certificate in {orders.certs} is for {identity.name}, this peer is {orders.name}.")
     return identity
-
-
-def _open_task(config: RunConfig) -> Task:
-    _, options = split_options(config.options, find_algorithm(config.algorithm))
-    return load_task(config.task, options, config.dtype)
-
-
-def _device(config: RunConfig) -> str:
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TaskError("--device cuda can't be used: torch sees no GPU here; write --device cpu.")
-    return config.device

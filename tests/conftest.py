@@ -26,7 +26,8 @@ from algorithms.protocol import (
     Trained,
 )
 from node.draws import Draws
-from node.testbed.virtual import Physics, World
+from node.testbed.simulated import Physics
+from node.testbed.virtual import World
 
 torch.set_num_threads(1)
 

@@ -26,6 +26,7 @@ def simulate(
     nodes: Annotated[int | None, typer.Option(help="number of peers (default: 8)", rich_help_panel=NETWORK)] = None,
     degree: Annotated[int | None, typer.Option(help="neighbours a peer", rich_help_panel=NETWORK)] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with run flags")] = None,
+    data: Annotated[Path | None, typer.Option(help="shards made by gradvine data (default: the task's own)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run record (default: a new one in runs/)")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead of a table")] = False,
     loss: Annotated[float, typer.Option(help="probability that a message is lost", rich_help_panel=PANEL)] = 0.0,
@@ -56,7 +57,7 @@ def simulate(
     for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder)):
         if not 0 <= value < 1:
             raise ConfigError(f"--{name} {value} can't be used: write a probability from 0 to below 1.")
-    experiment = open_experiment(choose_plan(plan, topology, nodes, degree, settings.seed), settings, out)
+    experiment = open_experiment(choose_plan(plan, topology, nodes, degree, settings.seed), settings, out, data)
     names, unit_s = [node.name for node in experiment.plan.nodes], experiment.unit_s
     partitions: tuple[Partition, ...] = ()
     if partition_at:

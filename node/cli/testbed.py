@@ -30,6 +30,7 @@ def testbed(
         bool, typer.Option("--insecure", help="plaintext instead of mTLS", rich_help_panel=NETWORK)
     ] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file with run flags")] = None,
+    data: Annotated[Path | None, typer.Option(help="shards made by gradvine data (default: the task's own)")] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder of the run record", show_default="a new one in runs/")
     ] = None,
@@ -51,7 +52,8 @@ def testbed(
     handler = above_table if console.is_terminal else logging.StreamHandler()
     logging.basicConfig(format="%(message)s", level=settings.log_level.upper(), handlers=[handler])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    experiment = open_experiment(place_here(choose_plan(plan, topology, nodes, degree, settings.seed)), settings, out)
+    here = place_here(choose_plan(plan, topology, nodes, degree, settings.seed))
+    experiment = open_experiment(here, settings, out, data)
     typer.echo(f"{len(experiment.plan.nodes)} peers, record in {experiment.run_dir}", err=True)
     summary = run_testbed(experiment, console=console, insecure=insecure)
     if json_:

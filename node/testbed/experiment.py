@@ -7,21 +7,20 @@ algorithm. ``local`` takes away all edges; ``centralised`` gives all data to one
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from algorithms import ALGORITHMS
-from algorithms.protocol import Vector
 from node.config import RunConfig, dump_toml
 from node.errors import ConfigError, StorageError, TaskError, unknown
-from node.flat import initial_vector
-from node.place import find_algorithm, split_options
+from node.flat import FlatModel
+from node.learning import check_data, open_task
+from node.place import find_algorithm
 from node.shards import Shard, load_shard, pool_shards, prepare
-from node.tasks import Task, load_task
-from node.trainer import Recipe
+from node.tasks import Task
 from topology.plan import Plan, PlanError, load_plan, save_plan
 from topology.planning import build_plan
 
@@ -38,11 +37,8 @@ class Experiment:
     config: RunConfig
     task: Task
     run_dir: Path
-
-    @property
-    def data_dir(self) -> Path:
-        """The shards."""
-        return self.run_dir / "data"
+    data_dir: Path
+    """The shards: those that the user brought, or the run's own."""
 
     @property
     def unit_s(self) -> float:
@@ -63,12 +59,6 @@ class Experiment:
     def algorithm(self) -> str:
         """The algorithm that runs."""
         return UNDERLYING if self.reference else self.config.algorithm
-
-    @property
-    def recipe(self) -> Recipe:
-        """How local steps are taken."""
-        config = self.config
-        return Recipe(config.optimiser, config.lr, config.momentum, config.weight_decay, config.batch_size)
 
     def learners(self) -> dict[str, Shard]:
         """Who learns from what: every peer from its own shard, or one from all of them."""
@@ -97,8 +87,17 @@ def choose_plan(file: Path | None, topology: str | None, nodes: int | None, degr
         raise ConfigError(str(error)) from None
 
 
-def open_experiment(plan: Plan, config: RunConfig, out: Path | None) -> Experiment:
+def open_experiment(plan: Plan, config: RunConfig, out: Path | None, data: Path | None = None) -> Experiment:
     """Make the run's folder and write down everything that the run depends on.
+
+    Parameters
+    ----------
+    plan, config : Plan, RunConfig
+        Who learns, and how.
+    out : Path, optional
+        The folder; by default a new one in ``runs/``.
+    data : Path, optional
+        Shards that ``gradvine data`` has made; by default the task's own data is split into ``data/`` in the folder.
 
     Raises
     ------
@@ -108,15 +107,20 @@ def open_experiment(plan: Plan, config: RunConfig, out: Path | None) -> Experime
     if config.algorithm not in (*ALGORITHMS, *REFERENCES):
         raise TaskError(unknown("algorithm", config.algorithm, (*ALGORITHMS, *REFERENCES)) + ".")
     algorithm = find_algorithm(UNDERLYING if config.algorithm in REFERENCES else config.algorithm)
-    _, task_options = split_options(config.options, algorithm)
-    task = load_task(config.task, task_options, config.dtype)
+    task = open_task(config, algorithm)
+    if data:
+        check_data(data, FlatModel(task.build(0), task.dtype).layout, config)
     run_dir = _new_folder(out, config, len(plan.nodes))
     (run_dir / "config.toml").write_text(dump_toml(config))
     save_plan(plan, run_dir / "plan.json")
-    experiment = Experiment(plan, config, task, run_dir)
-    names = [node.name for node in plan.nodes]
-    prepare(task, names, config.partition, config.alpha, config.seed, experiment.data_dir, spec=config.task)
-    return experiment
+    names, own = [node.name for node in plan.nodes], run_dir / "data"
+    if data is None:
+        prepare(task, names, config.partition, config.alpha, config.seed, own, spec=config.task)
+    else:  # the record holds what it takes to judge the models, not the shards
+        own.mkdir()
+        for name in ("task.json", "test.safetensors"):
+            shutil.copy(data / name, own)
+    return Experiment(plan, config, task, run_dir, data or own)
 
 
 def _new_folder(out: Path | None, config: RunConfig, nodes: int) -> Path:
@@ -130,11 +134,3 @@ def _new_folder(out: Path | None, config: RunConfig, nodes: int) -> Path:
     except OSError as error:
         raise StorageError(f"the folder {folder} can't be used: {error}.") from None
     return folder
-
-
-def initial_vectors(experiment: Experiment, names: list[str]) -> Mapping[str, Vector]:
-    """Each peer's initial model: one for all, or one each (``--init``)."""
-    task, seed = experiment.task, experiment.config.seed
-    if experiment.config.init == "common":
-        return dict.fromkeys(names, initial_vector(task, seed))
-    return {name: initial_vector(task, seed + 1 + k) for k, name in enumerate(names)}

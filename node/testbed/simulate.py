@@ -13,12 +13,15 @@ import torch
 from algorithms.protocol import Algorithm, Compute, Gradient, Layout, Snapshot, Train, Trained, Vector
 from node.draws import Draws
 from node.flat import FlatModel
+from node.learning import choose_device, read_recipe, start_of
 from node.place import find_algorithm, make_place
 from node.shards import load_test
 from node.testbed import record
-from node.testbed.experiment import Experiment, initial_vectors
-from node.testbed.virtual import Physics, SimulatedPeer, World
+from node.testbed.experiment import Experiment
+from node.testbed.simulated import Physics, SimulatedPeer
+from node.testbed.virtual import World
 from node.trainer import Trainer, train_batch
+from node.training import BATCHES
 
 
 class Trainers:
@@ -26,9 +29,10 @@ class Trainers:
 
     def __init__(self, experiment: Experiment, draws: Mapping[str, Draws], batched: bool) -> None:
         self.eager = batched
-        model = FlatModel(experiment.task.build(0), experiment.task.dtype)
+        recipe, device = read_recipe(experiment.config), choose_device(experiment.config)
+        model = FlatModel(experiment.task.build(0), experiment.task.dtype, device)
         self._trainers = {
-            name: Trainer(experiment.task, shard, experiment.recipe, draws[name]("batches"), model=model)
+            name: Trainer(experiment.task, shard, recipe, draws[name](BATCHES), device, model)
             for name, shard in experiment.learners().items()
         }
         self.layout: Layout = model.layout
@@ -124,8 +128,7 @@ def build_world(experiment: Experiment, physics: Physics, batched: bool) -> tupl
     learners = list(experiment.learners())
     draws = {name: Draws(config.seed, name) for name in learners}
     trainers = Trainers(experiment, draws, batched)
-    starts = initial_vectors(experiment, learners)
-    births = {name: partial(_be_born, experiment, name, starts[name], trainers.layout) for name in learners}
+    births = {name: partial(_be_born, experiment, name, trainers.layout) for name in learners}
     neighbours: dict[str, list[str]] = {
         name: [] if experiment.reference else sorted(plan.edges_of(name)) for name in learners
     }
@@ -133,7 +136,9 @@ def build_world(experiment: Experiment, physics: Physics, batched: bool) -> tupl
     return World(births, neighbours, trainers, config.seed, physics, draws), trainers
 
 
-def _be_born(experiment: Experiment, name: str, start: Vector, layout: Layout, draws: Draws) -> Algorithm:
+def _be_born(experiment: Experiment, name: str, layout: Layout, draws: Draws) -> Algorithm:
+    names = [node.name for node in experiment.plan.nodes]
+    start = start_of(name, names, experiment.task, experiment.config)
     config = experiment.config.model_copy(update={"algorithm": experiment.algorithm})
     place = make_place(experiment.plan, name, config, start=start, layout=layout, draws=draws, unit_s=experiment.unit_s)
     if experiment.reference:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.testbed.virtual import Physics, World
+from node.testbed.simulated import Physics
+from node.testbed.virtual import World
 from node.wire.memory import Faults, Partition, halves
 
 SEEDS = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.testbed.virtual import Physics
+from node.testbed.simulated import Physics
 from node.wire.memory import Faults, Partition, halves
 
 ROUGH = Faults(loss=0.2, duplicate=0.2, delay=0.1, reorder=0.3)

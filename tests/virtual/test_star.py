@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from node.testbed.virtual import Physics, World
+from node.testbed.simulated import Physics
+from node.testbed.virtual import World
 from node.wire.memory import Faults
 
 N = 64

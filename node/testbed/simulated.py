@@ -1,0 +1,108 @@
+"""What the virtual world is made of: its peers, their work and its laws; the world itself is in ``virtual.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from algorithms.protocol import Algorithm, Compute, Gradient, Snapshot, Train, Trained, Vector
+from node.draws import Draws
+from node.wire.memory import Faults
+
+
+class Workbench(Protocol):
+    """Where local steps are computed."""
+
+    eager: bool
+    """Whether all jobs that are under way may be computed as soon as one of them is due."""
+
+    def train(self, jobs: Mapping[str, Train]) -> dict[str, Trained]:
+        """Local steps of one or more peers, by their names."""
+
+    def compute(self, name: str, job: Compute) -> Gradient:
+        """One gradient."""
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The optimiser's state of one peer."""
+
+    def restore(self, name: str, snapshot: Snapshot) -> None:
+        """Take it up again."""
+
+
+@dataclass(slots=True)
+class Saved:
+    """A snapshot of everything that one peer needs."""
+
+    algorithm: Snapshot
+    workbench: Snapshot
+    draws: dict[str, str]
+
+
+@dataclass(slots=True)
+class Job:
+    """Local steps under way; computed early or when they are due."""
+
+    effect: Train
+    result: Trained | None = None
+
+
+@dataclass(slots=True)
+class SimulatedPeer:
+    """One peer of the world.
+
+    Parameters
+    ----------
+    missing : set of str
+        Neighbours that it does not reach, as far as it knows.
+    life : int
+        Counts crashes; whatever was meant for an earlier life is dropped.
+    timers : dict
+        The token of the newest setting of each timer.
+    messages_sent, bytes_sent, steps_done, samples_seen, loss : int or float
+        For the record; ``loss`` is the mean over the latest local steps.
+    """
+
+    name: str
+    algorithm: Algorithm
+    draws: Draws
+    alive: bool = True
+    missing: set[str] = field(default_factory=set)
+    life: int = 0
+    timers: dict[str, int] = field(default_factory=dict)
+    job: Job | None = None
+    saved: Saved | None = None
+    done: Vector | None = None
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    steps_done: int = 0
+    samples_seen: int = 0
+    loss: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Physics:
+    """How the world behaves, in plan units.
+
+    Parameters
+    ----------
+    faults : Faults
+        What the network does to messages.
+    step_jitter : float
+        Local steps last one unit each, times a factor uniform within this of 1.
+    exact : bool
+        Snapshots at every Save, not every ``snapshot_every``.
+    snapshot_every : float
+        Time between periodic snapshots.
+    noticed_after : float
+        How long neighbours take to notice that a peer has gone or is back.
+    crashes : bool
+        Whether peers may crash; snapshots are only taken if so.
+    """
+
+    faults: Faults = Faults()
+    step_jitter: float = 0.0
+    exact: bool = False
+    snapshot_every: float = 10.0
+    noticed_after: float = 1.0
+    crashes: bool = False
