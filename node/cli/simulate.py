@@ -50,7 +50,7 @@ def simulate(
     from node.testbed.experiment import choose_plan, open_experiment
     from node.testbed.simulate import draw_crashes
     from node.testbed.simulate import simulate as run
-    from node.testbed.virtual import Physics
+    from node.testbed.simulated import Physics
     from node.wire.memory import Faults, Partition, halves
 
     settings = load_config(flags, config)

@@ -187,7 +187,7 @@ def test_a_folder_without_a_run_and_a_summary_of_another_version_are_refused(tmp
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
     from node.config import RunConfig
     from node.testbed.simulate import simulate
-    from node.testbed.virtual import Physics
+    from node.testbed.simulated import Physics
 
     config = RunConfig(duration=2.0, report_every=1.0)
     folder = tmp_path_factory.mktemp("runs") / "run"
