@@ -41,10 +41,11 @@ def run(
         Path | None, typer.Option(help="folder of the run record that this peer adds to", rich_help_panel=PEER)
     ] = None,
     http: Annotated[
-        str | None, typer.Option(help="HOST:PORT of status and metrics [default: the plan's]", rich_help_panel=PEER)
+        str | None,
+        typer.Option(help="HOST:PORT of status and metrics", show_default="the plan's", rich_help_panel=PEER),
     ] = None,
     bind: Annotated[
-        str | None, typer.Option(help="HOST:PORT to listen on [default: the plan's address]", rich_help_panel=PEER)
+        str | None, typer.Option(help="HOST:PORT to listen on", show_default="the plan's address", rich_help_panel=PEER)
     ] = None,
     wait_for_neighbours: Annotated[
         str, typer.Option(help="longest wait for them before the clock starts", rich_help_panel=PEER)
