@@ -102,6 +102,8 @@ def test_a_snapshot_is_all_there_is(pair, make_world):
     assert other.x.tolist() == [1.5, 1.5]
     assert other.ledger().tolist() == [-1.5, -1.5]
     assert saved.numbers["edge.a.done"] == 1
+    train(other, 2.0, 2.0)
+    assert saved.vectors["x"].tolist() == [1.5, 1.5]
     # it answers the same offer with the same difference, in its new life
     other.step(Start(recovered=True), 2.0)
     stale = only(Send, other.step(Arrival("a", offer), 2.0)).message
@@ -109,7 +111,7 @@ def test_a_snapshot_is_all_there_is(pair, make_world):
     again = Message("offer", 1, {"m": vector(5.0, 5.0)}, {"life": 1})
     reply = only(Send, other.step(Arrival("a", again), 2.0)).message
     assert reply.vectors["w"].tolist() == [-3.0, -3.0]
-    assert other.x.tolist() == [1.5, 1.5]
+    assert other.x.tolist() == [3.5, 3.5]
 
 
 def test_without_a_ledger_one_vector_less(make_world):
