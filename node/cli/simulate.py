@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,22 +58,21 @@ def simulate(
     for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder)):
         if not 0 <= value < 1:
             raise ConfigError(f"--{name} {value} can't be used: write a probability from 0 to below 1.")
+    delay_s, crash_down_s = _seconds("delay", delay), _seconds("crash-down", crash_down)
+    bytes_per_s = _bytes(bandwidth) if bandwidth else math.inf
+    cuts_s = [[_seconds("partition-at", moment) for moment in _two(partition_at)]] if partition_at else []
     experiment = open_experiment(choose_plan(plan, topology, nodes, degree, settings.seed), settings, out, data)
     names, unit_s = [node.name for node in experiment.plan.nodes], experiment.unit_s
-    partitions: tuple[Partition, ...] = ()
-    if partition_at:
-        start, end = (_seconds("partition-at", part) / unit_s for part in _two(partition_at))
-        partitions = (Partition(start, end, halves(names)),)
     faults = Faults(
         loss=loss,
         duplicate=duplicate,
         reorder=reorder,
-        delay=_seconds("delay", delay) / unit_s,
-        bandwidth=_bytes(bandwidth) * unit_s if bandwidth else float("inf"),
-        partitions=partitions,
+        delay=delay_s / unit_s,
+        bandwidth=bytes_per_s * unit_s,
+        partitions=tuple(Partition(start / unit_s, end / unit_s, halves(names)) for start, end in cuts_s),
     )
     duration = experiment.duration_units
-    crashes = draw_crashes(names, crash, _seconds("crash-down", crash_down) / unit_s, duration, settings.seed)
+    crashes = draw_crashes(names, crash, crash_down_s / unit_s, duration, settings.seed)
     physics = Physics(faults, step_jitter, snapshot_every=settings.snapshot_every / unit_s)
     with _progress(duration) as advance:
         summary = run(experiment, physics, crashes, batched=batched, progress=advance)
