@@ -9,8 +9,8 @@ events; the loop itself waits for nothing but a snapshot that must be on disk be
 
 A snapshot is of one instant between two events: the algorithm, the clock, the random generators, and the trainer as of
 the last local steps whose result the algorithm has been given. Steps under way then are done again after a crash, with
-the same batches. (Under ``periodic``, a snapshot that the algorithm wants on disk at once, in the middle of
-local steps, has the optimiser as of the snapshot before; see ``node/training.py``.)
+the same batches. (Under ``periodic``, a snapshot that the algorithm wants on disk at once, in the middle of local
+steps, has the trainer as of their end instead; see ``node/training.py``.)
 
 Invariants
 ----------
@@ -22,7 +22,6 @@ Invariants
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,10 +59,8 @@ from node.saver import Keeps, Saver, join, part_of
 from node.training import BATCHES, Rested, Result, Training, Trains, Worker
 from node.wire.transport import Transport
 
-log = logging.getLogger(__name__)
-
-REST_S = 1.0
-"""How long the last snapshot waits for the trainer to come to rest."""
+REST_S = 2.0
+"""How long the last snapshot waits for local steps that nobody wants any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +181,10 @@ class Peer:
             if not isinstance(effect, Save):
                 self._handlers[type(effect)](effect)
             elif not saved and (self.manner.exact or effect.durable):
+                await self.training.settle()
                 await self._saver.save_for_certain(self.snapshot())
                 saved = True  # nothing has changed before the next Save of the same step
-        if self._snapshot_due and (self.training.current or self.training.idle):
+        if self._snapshot_due and self.training.settled:
             self._snapshot_due = False
             self._nursery.start_soon(self._saver.save, self.snapshot())
 
@@ -233,6 +231,7 @@ class Peer:
         async for sender, message in self._transport.receive():
             await self._one_arrival.acquire()
             self._put.send_nowait(Arrival(sender, message))
+            del message  # or it would stay in memory until the next one comes
 
     # -------------------------------------------------------------------------------------------- effects
 
@@ -262,9 +261,9 @@ class Peer:
     # ------------------------------------------------------------------------------------------ snapshots
 
     def snapshot(self) -> Snapshot:
-        """Everything that a later life needs, as of now; between two events only."""
-        self.training.rest()
+        """Everything that a later life needs, as of now; between two events, where the trainer is settled."""
         rested, algorithm = self.training.rested, self.algorithm.snapshot()
+        assert rested is not None
         draws = self._draws.state() | {BATCHES: rested.batches}
         parts = {
             "algorithm": algorithm,
@@ -296,7 +295,5 @@ class Peer:
             self._snapshot_due = self.training.wanted = True
 
     async def _save_last(self) -> None:
-        if not self.worker.idle:
-            with trio.move_on_after(REST_S):
-                await self.worker.call(lambda: None)
+        await self.training.settle(REST_S)
         await self._saver.save(self.snapshot())

@@ -7,13 +7,15 @@ much. One that follows another closely began when that one was to end, so that t
 
 The trainer's state, the optimiser's and the batch generator's, can only be copied while the trainer rests. A copy is
 therefore made in the thread when a job ends, travels with the result, and comes into force when the result is
-accepted: always where it holds no vector or ``always`` is set, else when it was asked for. So what
-:attr:`Training.rested` holds never knows of steps whose result the algorithm has not been given.
+accepted: always where it holds no vector or ``always`` is set, else only when a snapshot is due, since it costs as
+much memory as the optimiser. So :attr:`Training.rested` never knows of steps whose result the algorithm has not been
+given. A snapshot that can't wait for the result of steps under way has the trainer as of their end (:meth:`settle`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ import trio
 from algorithms.protocol import Compute, Gradient, Snapshot, Train, Trained
 from node.clock import Clock
 from node.draws import Draws
+
+log = logging.getLogger(__name__)
 
 CLOSELY_UNITS = 0.5
 """A job asked for this soon after the end of another follows it closely."""
@@ -109,9 +113,9 @@ class Training:
     def __init__(self, trainer: Trains, draws: Draws, clock: Clock, worker: Worker, always: bool) -> None:
         self._trainer, self._draws, self._clock, self._worker, self._always = trainer, draws, clock, worker, always
         self._jobs: dict[str, Train | Compute] = {}
-        self.rested = self._copy()
-        self.current = True
-        """Whether ``rested`` is of the last result that was accepted."""
+        self._dear = False
+        self.rested: Rested | None = self._copy()
+        """The trainer as of the last result that was accepted; None where it was not copied."""
         self.wanted = False
         """Whether the trainer's state is to be copied when the next job ends."""
         self.behind_units = 0.0
@@ -152,30 +156,45 @@ class Training:
             return False
         del self._jobs[result.job.key]
         if isinstance(result.job, Train):
-            self.current = result.rested is not None
-        if result.rested is not None:
             self.rested = result.rested
+        if result.rested is not None:
             self.wanted = False
         return True
 
-    def rest(self) -> None:
-        """Bring ``rested`` up to date where the trainer is idle."""
-        if self.idle and not self.current:
-            self.rested, self.current = self._copy(), True
+    @property
+    def settled(self) -> bool:
+        """Whether there is a copy of the trainer, or can be one at once."""
+        if self.rested is None and self.idle:
+            self.rested = self._copy()
+        return self.rested is not None
+
+    async def settle(self, within_s: float = math.inf) -> None:
+        """Have a copy of the trainer, if need be as of the end of steps under way, at worst of one that begins."""
+        with trio.move_on_after(within_s):
+            if not self.settled:
+                self.rested = await self._worker.call(self._copy)
+        if self.rested is None:
+            log.warning("local steps take too long to wait for: the optimiser's momentum is left out of the snapshot")
+            self.rested = Rested(Snapshot(), self._batches())
 
     def restore(self, rested: Rested) -> None:
         """Go on from ``rested``, before the first job."""
         self._trainer.restore(rested.optimiser)
         self._draws.restore(self._draws.state() | {BATCHES: rested.batches})
-        self.rested = rested
+        self.rested, self._dear = rested, bool(rested.optimiser.vectors)
 
     def _work(self, job: Train | Compute) -> Result:
         """In the thread."""
         if isinstance(job, Compute):
             return Result(job, self._trainer.gradient(job), None)
         event = self._trainer.train(job)
-        copies = self._always or self.wanted or not self.rested.optimiser.vectors
+        copies = self._always or self.wanted or not self._dear
         return Result(job, event, self._copy() if copies else None)
 
     def _copy(self) -> Rested:
-        return Rested(self._trainer.snapshot(), json.dumps(self._draws(BATCHES).bit_generator.state))
+        optimiser = self._trainer.snapshot()
+        self._dear = bool(optimiser.vectors)
+        return Rested(optimiser, self._batches())
+
+    def _batches(self) -> str:
+        return json.dumps(self._draws(BATCHES).bit_generator.state)

@@ -357,6 +357,44 @@ async def test_steps_under_way_are_done_again_as_they_would_have_been(autojump_c
 
 
 @pytest.mark.trio
+async def test_snapshot_that_can_not_wait_has_the_trainer_as_of_the_end_of_its_steps(autojump_clock):
+    disk, first = Disk(), torch.zeros(2)
+    peer = make_peer(walk(5), line := Line(), store=disk, lasts=2.0)
+    with trio.move_on_after(7.5 * UNIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.run)
+            await trio.sleep(4.0 * UNIT_S)
+            assert peer.training.rested is None, "a copy of the momentum that nobody needs"
+            first = peer.algorithm.x.clone()
+            line.into.send_nowait(("n1", Message("offer", 1)))
+    (snapshot,) = disk.saved
+    random, momentum = Draws(0, "n0")(BATCHES), torch.zeros(2)
+    for _ in range(6):
+        momentum = 0.5 * momentum + torch.from_numpy(random.normal(size=2)).float()
+    assert torch.equal(snapshot.vectors["trainer.momentum"], momentum)
+    assert torch.equal(snapshot.vectors["algorithm.x"], first)
+    assert snapshot.numbers["peer.units"] == pytest.approx(7.0), "copying, too, takes its turn in the thread"
+
+
+@pytest.mark.trio
+async def test_last_snapshot_does_not_wait_for_ever(autojump_clock):
+    disk = Disk()
+    script = Script(lambda event: [Train("s", VECTOR.clone(), 1)] if isinstance(event, (Start, Trained)) else [])
+    draws = Draws(0, "n0")
+    trainer = Steps(draws)
+    trainer.snapshot = lambda: (
+        Snapshot({"momentum": trainer.momentum.clone()}) if trainer.momentum.any() else Snapshot()
+    )
+    manner = {"snapshot_every_s": 1e6, "duration": 2500.0}
+    peer = make_peer(script, Line(), trainer, draws, disk, lasts=1000.0, **manner)
+    await peer.run()
+    (snapshot,) = disk.saved
+    assert list(snapshot.vectors) == ["algorithm.x"]
+    assert len(script.of(Trained)) == 2
+    assert peer.clock.now() < 2600
+
+
+@pytest.mark.trio
 async def test_a_resumed_peer_says_so_and_its_clock_goes_on(autojump_clock):
     disk = Disk()
     script = Script(lambda event: [Report({"round": 3.0})])
