@@ -180,8 +180,9 @@ def test_a_life(start, home, tmp_path):
 
     assert [fetch(n0.http, path)[0] for path in ("/healthz", "/readyz", "/secret")] == [200, 200, 404]
     wait_until(lambda: 'gradvine_exchanges_total{peer="n1"}' in fetch(n0.http, "/metrics")[1], "metrics")
+    wait_until(lambda: status(n0)["peers"]["n1"]["state"] == "alive", "a status in which the neighbour is alive")
     page = json.loads(fetch(n0.http, "/status")[1])
-    assert (page["name"], page["task"], page["peers"]["n1"]["state"]) == ("n0", "digits", "alive")
+    assert (page["name"], page["task"]) == ("n0", "digits")
 
     os.kill(first.pid("n0"), signal.SIGHUP)
     code, seconds = end(second, "n1", signal.SIGTERM)
