@@ -1,14 +1,11 @@
 """The peer's loop, over the network in memory and under a virtual clock: no test waits, no test reads a real clock."""
 
 from collections.abc import Callable
-from contextlib import asynccontextmanager
 
-import numpy as np
 import pytest
 import torch
 import trio
 
-from algorithms.gossip import Gossip
 from algorithms.protocol import (
     Arrival,
     Cancel,
@@ -16,8 +13,6 @@ from algorithms.protocol import (
     Done,
     Finish,
     Message,
-    PeerDown,
-    PeerUp,
     Reason,
     Report,
     Save,
@@ -36,7 +31,6 @@ from node.errors import StorageError
 from node.members import Members
 from node.peer import Manner, Peer
 from node.training import BATCHES, Worker
-from node.wire.memory import Faults, MemoryNetwork, Weather
 from node.wire.transport import Undelivered as NotDelivered
 
 UNIT_S = 0.5
@@ -408,73 +402,3 @@ async def test_a_resumed_peer_says_so_and_its_clock_goes_on(autojump_clock):
     assert again.restored.numbers["events"] == len(script.seen)
     assert again.seen[0] == (pytest.approx(7.0), Start(recovered=True))
     assert again.times(Finish) == [10.0]
-
-
-# -------------------------------------------------------------------------------------------- all of it
-
-
-@asynccontextmanager
-async def gossips(make_world, pairs, faults, **manner):
-    """Peers that gossip over the network in memory."""
-    network = MemoryNetwork(Weather(faults, np.random.default_rng(3)))
-    names = sorted({end for pair in pairs for end in pair})
-    peers = {}
-    async with trio.open_nursery() as nursery:
-        for name in names:
-            place = make_world.place(name, pairs, draws := Draws(0, name))
-            transport = await nursery.start(join, network, name)
-            members = Members(transport, place.neighbours, draws("members"))
-            trainer, worker = DoubleSteps(draws), Worker(at_once)
-            manners = Manner(**manner)
-            peers[name] = Peer(
-                Gossip(place), transport, members, trainer, draws, Clock(UNIT_S), None, manners, worker, Worker(at_once)
-            )
-            nursery.start_soon(members.run)
-        yield peers, network
-        nursery.cancel_scope.cancel()
-
-
-async def join(network, name, *, task_status):
-    async with network.join(name) as transport:
-        task_status.started(transport)
-        await trio.sleep_forever()
-
-
-class DoubleSteps(Steps):
-    def train(self, job):
-        result = super().train(job)
-        return Trained(result.key, result.change.double().repeat(3)[:5], result.loss, result.samples)
-
-
-@pytest.mark.trio
-async def test_peers_over_a_bad_network_conserve_the_ledger(autojump_clock, make_world, ring):
-    faults = Faults(loss=0.2, duplicate=0.2, delay=0.02, reorder=0.2)
-    async with gossips(make_world, ring(4), faults, duration=60.0) as (peers, _):
-        async with trio.open_nursery() as nursery:
-            for peer in peers.values():
-                nursery.start_soon(peer.run)
-        ledgers = torch.stack([peer.algorithm.ledger() for peer in peers.values()])
-        exchanges = sum(peer.algorithm.counters()["exchanges"] for peer in peers.values())
-        pending = [peer.algorithm.exchanges.unsettled() for peer in peers.values()]
-    assert pending == [[]] * 4
-    assert exchanges > 100
-    assert ledgers.abs().max() > 0.1
-    assert ledgers.sum(0).abs().max() < 1e-12
-
-
-@pytest.mark.trio
-async def test_the_algorithm_hears_of_neighbours_that_go_and_come(autojump_clock, make_world):
-    async with gossips(make_world, [("n0", "n1")], Faults(delay=0.01), duration=40.0) as (peers, network):
-        seen = []
-        algorithm = peers["n0"].algorithm
-        step = algorithm.step
-        algorithm.step = lambda event, now: (seen.append(event), step(event, now))[1]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(peers["n0"].run)
-            await trio.sleep(5.0)
-            inbox = network._inboxes.pop("n1")
-            await trio.sleep(5.0)
-            network._inboxes["n1"] = inbox
-    changes = [event for event in seen if isinstance(event, (PeerUp, PeerDown))]
-    assert changes == [PeerDown("n1"), PeerUp("n1"), PeerDown("n1"), PeerUp("n1")]
-    assert algorithm.counters()["exchanges"] == 0, "nobody answers: only the network is there"
