@@ -49,7 +49,9 @@ class Gossip:
     exchanges_per_step: ClassVar[float | None] = 1.0
 
     def __init__(self, place: Place) -> None:
-        self._place = place
+        # Not the place itself: it would keep a model's memory, the start, for good.
+        self._share = place.merging.share
+        self._local_steps, self._linger = place.local_steps, place.limits.linger
         self.x = place.start.clone()
         self.alone = place.start.clone() if place.keep_ledger else None
         """Where this peer's own steps alone would have led."""
@@ -57,7 +59,7 @@ class Gossip:
         self._done = False
 
     def _move(self, sign: int, w: Vector, now: float) -> None:
-        self.x.add_(w, alpha=sign * self._place.merging.share)
+        self.x.add_(w, alpha=sign * self._share)
 
     def step(self, event: Event, now: float) -> Iterable[Effect]:
         """Take one event."""
@@ -67,14 +69,14 @@ class Gossip:
             if self.alone is not None:
                 self.alone.add_(event.change)
         if isinstance(event, (Start, Trained)) and not self.exchanges.finishing:
-            effects.append(Train("steps", self.x.clone(), self._place.local_steps))
+            effects.append(Train("steps", self.x.clone(), self._local_steps))
         if self.exchanges.finishing:
             effects += self._end(event, now)
         return effects
 
     def _end(self, event: Event, now: float) -> list[Effect]:
         if isinstance(event, Finish):
-            effects: list[Effect] = [Cancel("steps"), Timer("linger", self._place.limits.linger)]
+            effects: list[Effect] = [Cancel("steps"), Timer("linger", self._linger)]
         else:
             effects = []
         lingered = isinstance(event, Tick) and event.name == "linger"
@@ -101,7 +103,7 @@ class Gossip:
         snapshot.vectors["x"] = self.x.clone()
         if self.alone is not None:
             snapshot.vectors["alone"] = self.alone.clone()
-        snapshot.numbers["ledger_share"] = self._place.merging.share
+        snapshot.numbers["ledger_share"] = self._share
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:

@@ -82,8 +82,9 @@ class Parts:
         self.clock = Clock(self.unit_s)
         self.draws = Draws(config.seed, orders.name)
         self.trainer = self._make_trainer()
-        self.place = self._make_place(self.trainer.layout)
-        self.algorithm: Algorithm = find_algorithm(config.algorithm)(self.place)
+        place = self._make_place(self.trainer.layout)
+        self.algorithm: Algorithm = find_algorithm(config.algorithm)(place)
+        self.place = dataclasses.replace(place, start=place.start[:0].clone())  # the rest of it is small
         self.test = load_test(orders.data) if (orders.data / "test.safetensors").exists() else None
         self.run = run_id(self.plan, self.trainer.layout, config)
         self.meter = Meter(Status(orders.name, self.run, config.algorithm, config.task))

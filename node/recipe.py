@@ -6,9 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from node.errors import TaskError
 
 
@@ -23,7 +20,7 @@ class Recipe:
     Parameters
     ----------
     optimiser : {"sgd", "adamw"}
-        Torch's optimiser of that name.
+        Which one.
     lr : float
         Learning rate.
     momentum : float
@@ -39,15 +36,6 @@ class Recipe:
     momentum: float = 0.0
     weight_decay: float = 0.0
     batch_size: int = 16
-
-    def optimise(self, parameters: Tensor) -> torch.optim.Optimizer:
-        """The torch optimiser of one tensor of all parameters."""
-        # fused: decay, momentum and step in one pass over memory.
-        if self.optimiser == "adamw":
-            return torch.optim.AdamW([parameters], lr=self.lr, weight_decay=self.weight_decay, fused=True)
-        return torch.optim.SGD(
-            [parameters], lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
-        )
 
     def check_finite(self, loss: float, total: float) -> None:
         """Refuse a result that is not finite.

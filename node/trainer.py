@@ -28,6 +28,7 @@ from torch import Tensor
 from algorithms.protocol import Compute, Gradient, Layout, Snapshot, Train, Trained, Vector
 from node.errors import TaskError
 from node.flat import FlatModel
+from node.optimiser import Optimiser
 from node.recipe import Diverged, Recipe
 from node.shards import Shard
 from node.stack import VALUES_MAX, can_stack, step_stacked
@@ -69,7 +70,9 @@ class Trainer:
         self.device = torch.device(device)
         self.shard = shard.to(self.device)
         self.model = model or FlatModel(task.build(0), task.dtype, self.device)
-        self.optimiser = recipe.optimise(self.model.parameters)
+        parameters = self.model.parameters
+        assert parameters.grad is not None
+        self.optimiser = Optimiser(recipe, parameters, parameters.grad)
         self.stackable = can_stack(self)
 
     @property
@@ -103,7 +106,7 @@ class Trainer:
             model.gradient.zero_()
             loss = self.task.loss(model.module(shard.x.index_select(0, rows)), shard.y.index_select(0, rows))
             loss.backward()
-            optimiser.step()
+            optimiser.step(job.lr_factor)
             total += loss.detach()
         torch.sub(model.vector, start, out=start)
         mean = total.item() / job.steps
@@ -115,10 +118,8 @@ class Trainer:
     def _prepare(self, job: Train) -> None:
         if not self.model.module.training:
             self.model.module.train()
-        self.optimiser.param_groups[0]["lr"] = self.recipe.lr * job.lr_factor
         if job.fresh:
-            for value in self.optimiser.state[self.model.parameters].values():
-                value.zero_()
+            self.optimiser.forget()
 
     def gradient(self, job: Compute) -> Gradient:
         """The gradient at ``job.at`` over the whole shard, weight decay included; zero at statistics.
@@ -162,19 +163,18 @@ class Trainer:
     @property
     def momentum(self) -> Tensor | None:
         """The momentum of SGD, shape ``(p,)``; None before the first step."""
-        value: Tensor | None = self.optimiser.state[self.model.parameters].get("momentum_buffer")
-        return value
+        return self.optimiser.state.get("momentum_buffer")
 
     @momentum.setter
     def momentum(self, value: Tensor) -> None:
         if self.momentum is None:
-            self.optimiser.state[self.model.parameters]["momentum_buffer"] = value.clone()
+            self.optimiser.state["momentum_buffer"] = value.clone()
         else:
             self.momentum.copy_(value)
 
     def snapshot(self) -> Snapshot:
         """The optimiser's state: flat vectors, shape ``(p,)`` for p parameters, and its step counter."""
-        state = self.optimiser.state[self.model.parameters]
+        state = self.optimiser.state
         vectors = {name: value.clone() for name, value in state.items() if value.ndim == 1}
         return Snapshot(vectors, {name: value.item() for name, value in state.items() if value.ndim == 0})
 
@@ -192,7 +192,7 @@ class Trainer:
             )
         state: dict[str, Tensor] = {name: v.to(self.device, copy=True) for name, v in snapshot.vectors.items()}
         state |= {name: torch.tensor(float(number), device=self.device) for name, number in snapshot.numbers.items()}
-        self.optimiser.state[self.model.parameters] = state
+        self.optimiser.state = state
 
 
 def train_batch(trainers: Sequence[Trainer], jobs: Sequence[Train]) -> list[Trained]:

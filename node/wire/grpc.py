@@ -90,6 +90,7 @@ class GrpcTransport:
         async for sender, message, size_bytes in self._inbox:
             self._guard.release(sender, size_bytes)
             yield sender, message
+            del message  # or it would stay in memory until the next one comes
 
     async def reload(self) -> None:
         """Read the certificates and the list of the denied again; connect anew where they have changed.
