@@ -125,3 +125,19 @@ def test_resumed_from_an_old_snapshot_it_exchanges_again_and_what_was_lost_is_co
     ring.resume()
     wait_until(lambda: ring.lost() >= 10, "the count of what only the others remember")
     assert ring.lost() < 1000
+
+
+def test_a_stopped_process_keeps_nobody_from_exchanging(make_ring):
+    """SIGSTOP leaves its sockets open, and nobody answers; SIGCONT wakes it up in the middle of what it did."""
+    ring = make_ring("periodic")
+    ring.wait_for_exchanges("n1", "n0")
+    os.kill(ring.unlucky.pid("n1"), signal.SIGSTOP)
+    ring.wait_for_exchanges("n0", "n2", 20)
+    wait_until(lambda: ring.status("n0")["peers"]["n1"]["state"] == "gone", "n0 to notice")
+    ring.wait_for_exchanges("n0", "n2", 20)
+    os.kill(ring.unlucky.pid("n1"), signal.SIGCONT)
+    for other in ("n0", "n2"):
+        ring.wait_for_exchanges(other, "n1")
+    assert ring.lost() == 0
+    ring.end()
+    assert ledger_error(read_states(ring.folder)) < 1e-5
