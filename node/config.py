@@ -119,13 +119,17 @@ def load_config(
     ConfigError
         One sentence: which key, what was wrong, what to write instead.
     """
-    values: dict[str, Any] = _read_toml(file) if file else {}
-    for name, text in (os.environ if environ is None else environ).items():
-        if name.startswith("GRADVINE_"):
-            values[name.removeprefix("GRADVINE_").lower()] = text
-    values |= {key: value for key, value in flags.items() if value is not None}
-    if isinstance(values.get("options"), str):
-        values["options"] = parse_options(values["options"].split())
+    variables = (os.environ if environ is None else environ).items()
+    named = {name.removeprefix("GRADVINE_").lower(): text for name, text in variables if name.startswith("GRADVINE_")}
+    given = {key: value for key, value in flags.items() if value is not None}
+    values: dict[str, Any] = {}
+    for source in (_read_toml(file) if file else {}, named, given):
+        options: Any = source.get("options", {})
+        if isinstance(options, str):
+            options = parse_options(options.split())
+        if isinstance(options, dict):  # each option has a precedence of its own
+            options = values.get("options", {}) | options
+        values |= source | ({"options": options} if options else {})
     for key in values:
         if key not in RunConfig.model_fields:
             raise ConfigError(unknown("configuration key", key, RunConfig.model_fields))

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from node.config import RunConfig, parse_options
+from node.config import RunConfig, dump_toml, load_config, parse_options
 
 PANEL = "The run"
 
 
 def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one flag for each field of RunConfig; it receives those that were given as ``flags``, a dict.
+    """Give a command one flag for each field of RunConfig, ``--config`` and ``--print-config``.
+
+    It receives the configuration that all sources together make as ``settings``.
 
     Examples
     --------
     >>> @app.command()
     ... @with_run_flags
-    ... def simulate(nodes: int, flags: dict): ...
+    ... def simulate(settings: RunConfig, nodes: int): ...
     """
-    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "flags"]
+    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
     fields = [_flag(name) for name in RunConfig.model_fields if name != "options"]
-    fields.append(_parameter("set_", list[str] | None, ["--set"], "option of the algorithm or task, key=value", None))
+    fields += [
+        _parameter("set_", list[str] | None, ["--set"], "option of the algorithm or task, key=value", None),
+        _parameter("config", Path | None, ["--config"], "TOML file with these settings", None),
+        _parameter("print_config", bool | None, ["--print-config"], "print the settings as TOML and end", None),
+    ]
 
     def run(**given: Any) -> Any:
         flags = {name: given.pop(name) for name in RunConfig.model_fields if name != "options"}
         pairs = given.pop("set_")
-        return command(**given, flags=flags | {"options": parse_options(pairs) if pairs else None})
+        settings = load_config(flags | {"options": parse_options(pairs) if pairs else None}, given.pop("config"))
+        if given.pop("print_config"):
+            typer.echo(dump_toml(settings), nl=False)
+            return None
+        return command(**given, settings=settings)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     signature = inspect.Signature(sorted(own + fields, key=lambda p: p.default is not inspect.Parameter.empty))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from node.cli.options import with_run_flags
-from node.config import duration_s, load_config
+from node.config import RunConfig, duration_s
 from node.errors import ConfigError
 
 PEER = "This peer"
@@ -19,7 +19,7 @@ PEER = "This peer"
 
 @with_run_flags
 def run(
-    flags: dict,
+    settings: RunConfig,
     plan: Annotated[Path, typer.Option(help="plan file, the same on all peers", rich_help_panel=PEER)],
     name: Annotated[str, typer.Option(help="which node of the plan this is", rich_help_panel=PEER)],
     data: Annotated[Path, typer.Option(help="folder that gradvine data wrote", rich_help_panel=PEER)],
@@ -50,7 +50,6 @@ def run(
     wait_for_neighbours: Annotated[
         str, typer.Option(help="longest wait for them before the clock starts", rich_help_panel=PEER)
     ] = "30s",
-    config: Annotated[Path | None, typer.Option(help="TOML file with run flags", rich_help_panel=PEER)] = None,
 ) -> None:
     """Run one peer of a plan until its duration is over or it is told to stop.
 
@@ -58,7 +57,6 @@ def run(
     """
     from node.logs import start_logging
 
-    settings = load_config(flags, config)
     try:
         wait_s = float(duration_s(wait_for_neighbours))
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from node.cli.options import with_run_flags
-from node.config import duration_s, load_config, size_bytes
+from node.config import RunConfig, duration_s, size_bytes
 from node.errors import ConfigError
 
 PANEL = "What goes wrong"
@@ -21,12 +21,11 @@ NETWORK = "The network"
 
 @with_run_flags
 def simulate(
-    flags: dict,
+    settings: RunConfig,
     plan: Annotated[Path | None, typer.Option(help="plan file", rich_help_panel=NETWORK)] = None,
     topology: Annotated[str | None, typer.Option(help="family (default: exponential)", rich_help_panel=NETWORK)] = None,
     nodes: Annotated[int | None, typer.Option(help="number of peers (default: 8)", rich_help_panel=NETWORK)] = None,
     degree: Annotated[int | None, typer.Option(help="neighbours a peer", rich_help_panel=NETWORK)] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with run flags")] = None,
     data: Annotated[Path | None, typer.Option(help="shards made by gradvine data (default: the task's own)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run record (default: a new one in runs/)")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead of a table")] = False,
@@ -54,7 +53,6 @@ def simulate(
     from node.testbed.simulated import Physics
     from node.wire.memory import Faults, Partition, halves
 
-    settings = load_config(flags, config)
     for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder)):
         if not 0 <= value < 1:
             raise ConfigError(f"--{name} {value} can't be used: write a probability from 0 to below 1.")

@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from node.cli.options import with_run_flags
-from node.config import load_config
+from node.config import RunConfig
 
 NETWORK = "The network"
 
 
 @with_run_flags
 def testbed(
-    flags: dict,
+    settings: RunConfig,
     plan: Annotated[Path | None, typer.Option(help="plan file", rich_help_panel=NETWORK)] = None,
     topology: Annotated[
         str | None, typer.Option(help="family", show_default="exponential", rich_help_panel=NETWORK)
@@ -29,7 +29,6 @@ def testbed(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="plaintext instead of mTLS", rich_help_panel=NETWORK)
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file with run flags")] = None,
     data: Annotated[Path | None, typer.Option(help="shards made by gradvine data (default: the task's own)")] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder of the run record", show_default="a new one in runs/")
@@ -46,7 +45,6 @@ def testbed(
     from node.testbed.experiment import choose_plan, open_experiment
     from node.testbed.testbed import place_here, run_testbed
 
-    settings = load_config(flags, config)
     console = Console(stderr=True)
     above_table = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     handler = above_table if console.is_terminal else logging.StreamHandler()

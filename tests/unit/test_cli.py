@@ -137,3 +137,15 @@ def test_a_bug_is_not_dressed_up(gradvine, monkeypatch):
     monkeypatch.setattr("topology.planning.build_plan", lambda *given, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         gradvine("plan ring --nodes 4")
+
+
+def test_the_settings_that_all_sources_make_give_the_same_run_again(gradvine, monkeypatch, tmp_path):
+    (tmp_path / "own.toml").write_text('lr = 0.2\nseed = 5\n[options]\nhidden = "32"\n')
+    monkeypatch.setenv("GRADVINE_SEED", "7")
+    code, printed, _ = gradvine("simulate --config own.toml --set classes=10 --print-config")
+    assert code == 0
+    (tmp_path / "printed.toml").write_text(printed)
+    monkeypatch.delenv("GRADVINE_SEED")
+    assert gradvine("simulate --config printed.toml --print-config") == (0, printed, "")
+    for line in ("lr = 0.2", "seed = 7", '"hidden" = "32"', '"classes" = "10"', "batch_size = 16"):
+        assert line in printed.splitlines()

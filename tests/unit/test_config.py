@@ -29,7 +29,8 @@ def test_flag_before_environment_before_file_before_default(file):
 def test_options_from_each_source(file):
     assert load_config({}, file, {}).options == {"hidden": "16"}
     assert load_config({}, file, {"GRADVINE_OPTIONS": "hidden=32 rho=0.1"}).options == {"hidden": "32", "rho": "0.1"}
-    assert load_config({"options": {"hidden": "64"}}, file, {"GRADVINE_OPTIONS": "a=b"}).options == {"hidden": "64"}
+    given = {"options": {"hidden": "64"}}
+    assert load_config(given, file, {"GRADVINE_OPTIONS": "a=b"}).options == {"hidden": "64", "a": "b"}
 
 
 def test_the_environment_is_the_processs_own(monkeypatch):
