@@ -266,6 +266,7 @@ class Daemon:
             "peer": parts.orders.name,
             "seconds": parts.clock.now() * parts.unit_s,
             "units": parts.clock.now(),
+            "transport": "grpc" if parts.identity is None else "grpc+mtls",
             "loss": figures.loss,
             "accuracy": self._accuracy,
             "test_loss": self._test_loss,

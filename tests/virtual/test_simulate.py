@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from benchmarks.ledger import recompute
 from node.cli import app
 
 SMALL = ["--nodes", "4", "--set", "hidden=8", "--alpha", "0.5"]
@@ -126,26 +126,6 @@ def test_batched_steps_differ_in_rounding_alone(simulate):
 # ----------------------------------------------------------------------------------------------- faults
 
 
-def recomputed(folder: Path) -> tuple[float, int]:
-    """The ledger error from the states, with numpy and safetensors alone, and how many exchanges were half-applied."""
-    tensors, numbers = {}, {}
-    for path in sorted((folder / "states").iterdir()):
-        tensors[path.stem] = load_file(path)
-        with safe_open(path, "np") as file:
-            numbers[path.stem] = json.loads(file.metadata()["numbers"])
-    total = sum(each["ledger"].astype(np.float64) for each in tensors.values())
-    halves = 0
-    for name, each in tensors.items():
-        for key, w in each.items():
-            if key.startswith("w."):
-                owner = key[2:]
-                if numbers[name][f"edge.{owner}.done"] == numbers[owner][f"edge.{name}.pending"]:
-                    total = total - numbers[name]["ledger_share"] * w.astype(np.float64)
-                    halves += 1
-    moved = sum(np.linalg.norm(each["ledger"].astype(np.float64)) for each in tensors.values())
-    return float(np.linalg.norm(total) / moved), halves
-
-
 @pytest.mark.parametrize("codec", ["none", "half"])
 def test_no_fault_moves_the_ledger(simulate, codec):
     flags = ("--dtype", "float64", "--durability", "exact", "--codec", codec, "--crash", "4", "--crash-down", "500ms")
@@ -156,7 +136,7 @@ def test_no_fault_moves_the_ledger(simulate, codec):
     assert summary["exchanges"] > 100
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["crashed"] * 4
-    assert recomputed(folder)[0] == pytest.approx(summary["ledger_error"], abs=1e-15)
+    assert recompute(folder)[0] == pytest.approx(summary["ledger_error"], abs=1e-15)
 
 
 def test_a_ledger_of_a_run_that_lost_something_shows_it(simulate):
@@ -165,7 +145,7 @@ def test_a_ledger_of_a_run_that_lost_something_shows_it(simulate):
     summary, folder = simulate(*ROUGH, *flags)
     assert summary["lost_exchanges"] > 0
     assert summary["ledger_error"] > 1e-6
-    assert recomputed(folder)[0] == pytest.approx(summary["ledger_error"])
+    assert recompute(folder)[0] == pytest.approx(summary["ledger_error"])
 
 
 def test_a_peer_that_does_not_come_back_is_named(simulate):
@@ -175,13 +155,13 @@ def test_a_peer_that_does_not_come_back_is_named(simulate):
     assert len(summary["lost_peers"]) == 1
     assert sorted(path.stem for path in (folder / "states").iterdir()) == ["n0", "n1", "n2", "n3"]
     assert summary["ledger_error"] <= 1e-9
-    assert recomputed(folder)[0] == pytest.approx(summary["ledger_error"], abs=1e-15)
+    assert recompute(folder)[0] == pytest.approx(summary["ledger_error"], abs=1e-15)
 
 
 def test_the_ledger_holds_in_single_precision(simulate):
     summary, folder = simulate(*ROUGH)
     assert 0 < summary["ledger_error"] <= 1e-5
-    assert recomputed(folder)[0] == pytest.approx(summary["ledger_error"], rel=1e-6)
+    assert recompute(folder)[0] == pytest.approx(summary["ledger_error"], rel=1e-6)
 
 
 def test_without_a_ledger_there_is_none(simulate):
