@@ -23,7 +23,7 @@ from node.learning import check_data, choose_device, open_task, read_recipe, sta
 from node.members import Members
 from node.meter import Meter, Status
 from node.peer import Manner, Peer
-from node.place import find_algorithm, make_place, run_id
+from node.place import find_algorithm, make_place, run_id, wire_share
 from node.shards import load_shard, load_test
 from node.store import Origin, Store
 from node.trainer import Trainer
@@ -177,13 +177,13 @@ class Parts:
         return store
 
     def _manner(self) -> Manner:
-        config, dtype = self.config, self.place.layout.torch_dtype
+        config = self.config
         return Manner(
             exact=config.durability == "exact",
             snapshot_every_s=config.snapshot_every,
             duration=math.inf if config.steps else config.units(config.duration, self.unit_s),
             steps=config.steps or math.inf,
-            wire_share=self.place.codec.wire_dtype(dtype).itemsize / dtype.itemsize,
+            wire_share=wire_share(config, self.place.layout),
         )
 
 

@@ -86,6 +86,12 @@ def limits_of(unit_s: float) -> Limits:
     )
 
 
+def wire_share(config: RunConfig, layout: Layout) -> float:
+    """How much of a vector's bytes travels with the run's codec."""
+    dtype = layout.torch_dtype
+    return _find("codec", config.codec, CODECS).wire_dtype(dtype).itemsize / dtype.itemsize
+
+
 def make_place(
     plan: Plan, name: str, config: RunConfig, *, start: Vector, layout: Layout, draws: Draws, unit_s: float
 ) -> Place:

@@ -71,7 +71,7 @@ def simulate(
     )
     duration = experiment.duration_units
     crashes = draw_crashes(names, crash, crash_down_s / unit_s, duration, settings.seed)
-    physics = Physics(faults, step_jitter, snapshot_every=settings.snapshot_every / unit_s)
+    physics = Physics(faults, step_jitter=step_jitter, snapshot_every=settings.snapshot_every / unit_s)
     with _progress(duration) as advance:
         summary = run(experiment, physics, crashes, batched=batched, progress=advance)
     if json_:

@@ -14,7 +14,7 @@ from algorithms.protocol import Algorithm, Compute, Gradient, Layout, Snapshot, 
 from node.draws import Draws
 from node.flat import FlatModel
 from node.learning import choose_device, read_recipe, start_of
-from node.place import find_algorithm, make_place
+from node.place import find_algorithm, make_place, wire_share
 from node.shards import load_test
 from node.testbed import record
 from node.testbed.experiment import Experiment
@@ -132,7 +132,7 @@ def build_world(experiment: Experiment, physics: Physics, batched: bool) -> tupl
     neighbours: dict[str, list[str]] = {
         name: [] if experiment.reference else sorted(plan.edges_of(name)) for name in learners
     }
-    physics = replace(physics, exact=config.durability == "exact")
+    physics = replace(physics, exact=config.durability == "exact", wire_share=wire_share(config, trainers.layout))
     return World(births, neighbours, trainers, config.seed, physics, draws), trainers
 
 

@@ -88,6 +88,8 @@ class Physics:
     ----------
     faults : Faults
         What the network does to messages.
+    wire_share : float
+        How much of a vector's bytes travels, with the run's codec.
     step_jitter : float
         Local steps last one unit each, times a factor uniform within this of 1.
     exact : bool
@@ -101,6 +103,7 @@ class Physics:
     """
 
     faults: Faults = Faults()
+    wire_share: float = 1.0
     step_jitter: float = 0.0
     exact: bool = False
     snapshot_every: float = 10.0

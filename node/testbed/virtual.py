@@ -168,7 +168,7 @@ class World:
     # --------------------------------------------------------------------------------------- messages
 
     def _send(self, peer: SimulatedPeer, effect: Send) -> None:
-        message, size = effect.message, size_bytes(effect.message)
+        message, size = effect.message, round(size_bytes(effect.message) * self.physics.wire_share)
         peer.messages_sent += 1
         peer.bytes_sent += size
         passage = self._weather.passage(peer.name, effect.to, size, self.now)

@@ -202,3 +202,9 @@ def test_who_never_exchanges_learns_what_it_would_alone(simulate):
     folders = [simulate("--algorithm", "local")[1], simulate("--exchanges-per-step", "1e-9")[1]]
     alone, together = ([load_file(path)["model"] for path in sorted((f / "states").iterdir())] for f in folders)
     np.testing.assert_array_equal(alone, together)
+
+
+def test_bytes_sent_are_those_that_travel(simulate):
+    (whole, _), (half, _) = simulate("--init", "common"), simulate("--codec", "half")
+    assert half["messages_sent"] == whole["messages_sent"]
+    assert 2 * half["bytes_sent"] == whole["bytes_sent"] > 0
