@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from algorithms.compression import CODECS
 from algorithms.gossip import Gossip
@@ -30,6 +31,8 @@ from node.testbed.simulated import Physics
 from node.testbed.virtual import World
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 class PullWork:
