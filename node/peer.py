@@ -184,9 +184,9 @@ class Peer:
                 await self.training.settle()
                 await self._saver.save_for_certain(self.snapshot())
                 saved = True  # nothing has changed before the next Save of the same step
-        if self._snapshot_due and self.training.settled:
+        if self._snapshot_due and self._saver.idle and self.training.settled:
             self._snapshot_due = False
-            self._nursery.start_soon(self._saver.save, self.snapshot())
+            await self._nursery.start(self._saver.save, self.snapshot())  # it has its place in line then
 
     async def _finish_in_time(self) -> None:
         await trio.sleep_until(self.clock.time_s(self.manner.duration))

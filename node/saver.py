@@ -46,8 +46,14 @@ class Saver:
     def __init__(self, store: Keeps | None, figures: Figures, disk: Worker) -> None:
         self._store, self._figures, self._disk = store, figures, disk
 
-    async def save(self, snapshot: Snapshot) -> bool:
-        """Try once; whether it is on disk now."""
+    @property
+    def idle(self) -> bool:
+        """Whether the disk has caught up: snapshots that wait for a slow one are a model's memory each."""
+        return self._disk.idle
+
+    async def save(self, snapshot: Snapshot, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
+        """Try once; whether it is on disk now. As a task that has started, it has its place in line."""
+        task_status.started()  # from here to the place in line no other task runs
         if self._store is None:
             return True
         taken_s, failed_before = trio.current_time(), self._figures.disk_fails

@@ -122,7 +122,7 @@ class Disk:
         self.saved.append(snapshot)
 
 
-def make_peer(algorithm, transport, trainer=None, draws=None, store=None, lasts=0.0, **manner):
+def make_peer(algorithm, transport, trainer=None, draws=None, store=None, lasts=0.0, disk=None, **manner):
     draws = draws or Draws(0, "n0")
     members = Members(transport, [], draws("members"))
 
@@ -130,7 +130,7 @@ def make_peer(algorithm, transport, trainer=None, draws=None, store=None, lasts=
         await trio.sleep(lasts * UNIT_S)
         return fn(*args)
 
-    worker, disk = Worker(slowly), Worker(at_once)
+    worker, disk = Worker(slowly), disk or Worker(at_once)
     trainer = trainer or Steps(draws)
     clock = Clock(UNIT_S)
     return Peer(algorithm, transport, members, trainer, draws, clock, store, Manner(**manner), worker, disk)
@@ -302,6 +302,41 @@ async def test_snapshots_in_the_background_keep_their_pace_and_outlive_a_failing
     units = [snapshot.numbers["peer.units"] for snapshot in disk.saved]
     assert len(units) == 3
     assert all(abs(unit - due) <= 2 for unit, due in zip(units, [20, 30, 39.5], strict=True))
+
+
+@pytest.mark.trio
+async def test_no_snapshot_in_the_background_is_written_after_a_later_durable_one(autojump_clock):
+    def answer(event):
+        if isinstance(event, Tick):
+            peer._snapshot_due = True
+            peer._put.send_nowait(Delivered("n1", "offer", 1))  # the next event is there already
+        return {Start: [Timer("t", 1.0)], Delivered: [Save(durable=True)]}.get(type(event), [])
+
+    for _ in range(20):  # trio draws which of two tasks goes first
+        disk = Disk()
+        peer = make_peer(Script(answer), Line(), store=disk, duration=2.0)
+        await peer.run()
+        assert [snapshot.numbers["algorithm.events"] for snapshot in disk.saved] == [2, 3, 4]
+
+
+@pytest.mark.trio
+async def test_a_disk_that_hangs_does_not_gather_snapshots_in_memory(autojump_clock):
+    waiting = []
+
+    class Waits(Worker):
+        async def call(self, fn, *args):
+            waiting.append(args)
+            await super().call(trio.sleep_forever)
+
+    async def wait(fn):
+        await fn()
+
+    script = Script(lambda event: [Timer("t", 1.0)])
+    peer = make_peer(script, Line(), store=Disk(), snapshot_every_s=1.0, disk=Waits(wait))
+    with trio.move_on_after(60):
+        await peer.run()
+    assert len(script.of(Tick)) > 100
+    assert len(waiting) == 1
 
 
 def walk(steps_left):
