@@ -22,6 +22,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import trio
+from google.protobuf.message import DecodeError
 
 from algorithms.protocol import Message, Reason
 from node.errors import NetworkError
@@ -208,6 +209,8 @@ async def _receipt(call: Any) -> int:
         return int(peer_pb2.Receipt.FromString(await call).code)
     except grpc.aio.AioRpcError as error:
         raise Undelivered(REASONS.get(error.code(), Reason.UNREACHABLE)) from None
+    except DecodeError:
+        raise Undelivered(Reason.MALFORMED) from None
 
 
 def _reason(code: int) -> Reason:

@@ -197,7 +197,7 @@ class PeerService:
             yield
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED)
-        except DecodeError:
+        except (DecodeError, Malformed):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT)
         finally:
             self._other_calls[key] -= 1

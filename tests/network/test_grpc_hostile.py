@@ -11,8 +11,10 @@ import torch
 import trio
 
 from algorithms.protocol import Message, Reason
+from node.wire.bridge import open_bridge
 from node.wire.framing import CHUNK_BYTES_MAX
 from node.wire.limits import Limits
+from node.wire.transport import Undelivered
 from protos import peer_pb2
 
 pytestmark = pytest.mark.trio
@@ -242,6 +244,47 @@ async def test_no_text_of_an_exception_leaves_the_process(wires, monkeypatch):
         assert error.code() is grpc.StatusCode.INTERNAL
         assert "division" not in (error.details() or "")
         assert b.guard.waiting == 0
+
+
+async def test_a_receipt_that_is_none_is_undelivered(wires):
+    async def answer(_, context):
+        return b"\xff\xff\xff"
+
+    class Garbage(grpc.GenericRpcHandler):
+        def service(self, details):
+            return grpc.stream_unary_rpc_method_handler(answer)
+
+    async def listen():
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((Garbage(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    async with open_bridge() as bridge:
+        server, port = await bridge.call(listen)
+        async with wires.peer(bridge, "a", {"b": f"127.0.0.1:{port}"}, owned=True) as a:
+            for ask in (lambda: a.transport.ping("b"), lambda: a.transport.send("b", a.offer())):
+                with pytest.raises(Undelivered) as failure:
+                    await ask()
+                assert failure.value.reason is Reason.MALFORMED
+        await bridge.call(server.stop, 0)
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_a_health_check_that_asks_for_nothing_is_told_no_more_than_a_code(wires, method):
+    async with wires.pair() as (_, b):
+
+        async def ask():
+            async with b.channel(None) as channel:
+                call = channel.stream_stream(f"/grpc.health.v1.Health/{method}")(iter(()), timeout=20)
+                with pytest.raises(grpc.aio.AioRpcError) as failure:
+                    await call.read()
+                return failure.value
+
+        error = await b.bridge.call(ask)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert not error.details()
 
 
 async def refused(peer, frames, reason, sender="a"):
