@@ -94,6 +94,7 @@ class World:
         self._heap: list[tuple[float, int, Action, SimulatedPeer, Any]] = []
         self._soon: deque[tuple[Action, SimulatedPeer, Any]] = deque()
         self._order = 0
+        self._finishing = False
         self.peers = {name: self._be_born(name) for name in births}
         self._effects: dict[type, Action] = {
             Send: self._send,
@@ -138,7 +139,8 @@ class World:
         self.now = max(self.now, until) if until < float("inf") else self.now
 
     def finish(self) -> None:
-        """Tell every peer that the run is over, and let them settle."""
+        """Tell every peer that the run is over, and let them settle; who is gone stays away."""
+        self._finishing = True
         for peer in self.peers.values():
             if peer.alive:
                 self._feed(peer, Finish())
@@ -297,9 +299,9 @@ class World:
             self._leave(self.peers[name])
 
     def restart(self, name: str) -> None:
-        """It comes back from its last snapshot; a peer that has ended stays away."""
+        """It comes back from its last snapshot; who has ended stays away, and so do all when the run is over."""
         peer = self.peers[name]
-        if peer.alive or peer.done is not None:
+        if peer.alive or peer.done is not None or self._finishing:
             return
         assert peer.saved is not None
         peer.draws.restore(peer.saved.draws)

@@ -73,3 +73,13 @@ def test_save_dropped_before_send_is_caught(make_world, ring, crash_schedule, go
         for seed in range(20)
     ]
     assert sum(error > 1e-6 for error in errors) >= 10
+
+
+def test_who_would_come_back_after_the_end_stays_away(make_world, ring):
+    world = make_world(ring(4), physics=Physics(Faults(delay=1.0), crashes=True))
+    world.at(5.0, lambda: world.crash("n1"))
+    world.at(10.01, lambda: world.restart("n1"))  # while the others still settle
+    world.start()
+    world.run(10.0)
+    world.finish()
+    assert [name for name, peer in world.peers.items() if peer.done is None] == ["n1"]
