@@ -153,15 +153,17 @@ def sum_up(
     test = load_test(folder / "data")
     examiner = Trainer(task, test, Recipe(), Draws(0, "report")("unused"))
     lines = [peer[-1] for peer in read_lines(folder).values() if peer]
+    # Data of the user's own may be there for more peers than the plan has.
+    names = sorted(node.name for node in plan.nodes) if plan else sorted(about.samples)
     known = {
         "algorithm": config.algorithm if config else None,
         "task": about.task,
-        "nodes": len(about.samples),
+        "nodes": len(names),
         "seed": config.seed if config else about.seed,
         "transport": next((line["transport"] for line in lines if "transport" in line), None),
         "seconds": max((line["seconds"] for line in lines), default=None),
         "virtual_seconds": None,
-        "lost_peers": lost_peers(folder, sorted(about.samples)),
+        "lost_peers": lost_peers(folder, names),
         **(facts or {}),
     }
     return summarise(folder, lambda vector: examiner.evaluate(vector, test), examiner.layout, known)

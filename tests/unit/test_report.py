@@ -204,6 +204,18 @@ def test_a_run_without_a_summary_is_summed_up_from_its_folder(simulated: tuple[E
     assert (experiment.run_dir / "summary.json").exists()
 
 
+def test_peers_for_whom_there_is_only_data_are_not_lost(simulated: tuple[Experiment, dict[str, Any]]) -> None:
+    experiment, _ = simulated
+    about = experiment.run_dir / "data" / "task.json"
+    before = about.read_text()
+    values = json.loads(before)
+    about.write_text(json.dumps(values | {"samples": values["samples"] | {"n3": 4}}))
+    (experiment.run_dir / "summary.json").unlink(missing_ok=True)
+    summary = load_run(experiment.run_dir).summary
+    about.write_text(before)
+    assert (summary["nodes"], summary["lost_peers"]) == (3, [])
+
+
 def test_the_rate_asked_for_is_that_of_the_plan_in_seconds(simulated: tuple[Experiment, dict[str, Any]]) -> None:
     experiment, _ = simulated
     figures = load_run(experiment.run_dir).figures()
