@@ -58,7 +58,7 @@ def simulate(
             raise ConfigError(f"--{name} {value} can't be used: write a probability from 0 to below 1.")
     delay_s, crash_down_s = _seconds("delay", delay), _seconds("crash-down", crash_down)
     bytes_per_s = _bytes(bandwidth) if bandwidth else math.inf
-    cuts_s = [[_seconds("partition-at", moment) for moment in _two(partition_at)]] if partition_at else []
+    cuts_s = [_start_and_end(partition_at)] if partition_at else []
     experiment = open_experiment(choose_plan(plan, topology, nodes, degree, settings.seed), settings, out, data)
     names, unit_s = [node.name for node in experiment.plan.nodes], experiment.unit_s
     faults = Faults(
@@ -70,7 +70,8 @@ def simulate(
         partitions=tuple(Partition(start / unit_s, end / unit_s, halves(names)) for start, end in cuts_s),
     )
     duration = experiment.duration_units
-    crashes = draw_crashes(names, crash, crash_down_s / unit_s, duration, settings.seed)
+    learning = names[:1] if experiment.reference == "centralised" else names
+    crashes = draw_crashes(learning, crash, crash_down_s / unit_s, duration, settings.seed)
     physics = Physics(faults, step_jitter=step_jitter, snapshot_every=settings.snapshot_every / unit_s)
     with _progress(duration) as advance:
         summary = run(experiment, physics, crashes, batched=batched, progress=advance)
@@ -91,16 +92,19 @@ def _seconds(flag: str, text: str) -> float:
 
 def _bytes(text: str) -> int:
     try:
-        return int(size_bytes(text))
+        size = int(size_bytes(text))
     except ValueError as error:
         raise ConfigError(f"--bandwidth {text} can't be used: {error}.") from None
+    if size < 1:
+        raise ConfigError(f"--bandwidth {text} can't be used: write 1B or more, or leave it out.")
+    return size
 
 
-def _two(text: str) -> list[str]:
-    parts = text.split(":")
-    if len(parts) != 2:
-        raise ConfigError(f"--partition-at {text} can't be used: write a start and an end, such as 20s:30s.")
-    return parts
+def _start_and_end(text: str) -> list[float]:
+    moments = [_seconds("partition-at", moment) for moment in text.split(":")]
+    if len(moments) != 2 or moments[0] >= moments[1]:
+        raise ConfigError(f"--partition-at {text} can't be used: write a start and a later end, such as 20s:30s.")
+    return moments
 
 
 @contextmanager

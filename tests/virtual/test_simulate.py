@@ -183,6 +183,14 @@ def test_bandwidth_slows_exchanges_down(simulate):
 # ---------------------------------------------------------------------------------------- reference points
 
 
+def test_the_centralised_peer_is_the_one_that_crashes(simulate):
+    flags = ("--crash", "2", "--crash-down", "500ms")
+    summary, folder = simulate("--algorithm", "centralised", *flags)
+    crashed = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["peer"] for event in crashed] == ["n0", "n0"]
+    assert summary["lost_peers"] == []
+
+
 def test_learning_together_lies_between_alone_and_centralised(simulate):
     flags = ("--alpha", "0.1")
     accuracy = {}
