@@ -40,6 +40,7 @@ def read_status(address: str) -> dict[str, Any]:
         When none answers, or something else does.
     """
     import urllib.request
+    from http.client import HTTPException, InvalidURL
 
     # Straight to the peer: a proxy of the environment has no business here.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -48,10 +49,12 @@ def read_status(address: str) -> dict[str, Any]:
             now = json.loads(answer.read(SIZE_BYTES_MAX))
             if {"name", "ready", "peers"} <= now.keys():
                 return dict(now)
+    except (InvalidURL, OverflowError):
+        raise NetworkError(f"{address} is no address: write host:port, such as 127.0.0.1:9700.") from None
     except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise NetworkError(f"no peer answers on {address}: {reason}.") from None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, HTTPException):
         pass
     raise NetworkError(f"what answers on {address} is no peer: give the address that gradvine run serves status on.")
 

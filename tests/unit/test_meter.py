@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -157,3 +158,18 @@ def test_what_is_no_peer_is_told_from_one(meter):
         read_status(f"127.0.0.1:{port}")
     with pytest.raises(NetworkError, match="no peer answers"):
         read_status(f"127.0.0.1:{port}")
+
+
+def test_what_does_not_even_speak_http_is_no_peer():
+    def answer() -> None:
+        line, _ = server.accept()
+        with line:
+            line.recv(1024)
+            line.sendall(b"220 mail here\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(NetworkError, match="is no peer"):
+            read_status(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
