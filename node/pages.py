@@ -8,9 +8,10 @@ GET is understood, and no answer ever holds the text of an exception.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -48,13 +49,23 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # The socket's own timeout begins again with every byte: one who sends them singly would stay for ever.
+        patience = threading.Timer(PATIENCE_S, _hang_up, (request,))
+        patience.daemon = True
+        patience.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            patience.cancel()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a monitoring request failed", exc_info=True)
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):  # it has just been closed
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Request(BaseHTTPRequestHandler):

@@ -146,6 +146,16 @@ def test_callers_that_say_nothing_are_hung_up_on(address):
     assert fetch(address, "/healthz")[0] == 200
 
 
+def test_callers_that_speak_too_slowly_are_hung_up_on(address, monkeypatch):
+    monkeypatch.setattr("node.pages.PATIENCE_S", 0.1)
+    monkeypatch.setattr("node.pages._Request.timeout", 60)  # which each byte would begin again
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(b"GET /healthz HTT")
+        while line.recv(1000):
+            pass
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999999", "203.0.113.1:9700"])
 def test_address_that_can_not_be_used_is_a_sentence(address, meter):
     with pytest.raises(NetworkError, match="--http"), serve_pages(address, meter.pages()):
