@@ -156,11 +156,11 @@ class Peer:
         async with trio.open_nursery() as self._nursery:
             self.clock.start()
             self.members.report = self._put.send_nowait
-            self._put.send_nowait(Start(self._recovered))
             for name in self.members.gone():
                 self._put.send_nowait(PeerDown(name))
             for task in (self._receive, self._finish_in_time, self._save_periodically):
                 self._nursery.start_soon(task)
+            await self._take(Start(self._recovered))  # not from the queue, where an early end may wait already
             while self._done is None:
                 await self._take(await self._next())
             await self._save_last()

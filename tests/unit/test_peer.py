@@ -424,6 +424,15 @@ async def test_last_snapshot_does_not_wait_for_ever(autojump_clock):
 
 
 @pytest.mark.trio
+async def test_start_comes_first_though_the_end_was_asked_for_before(autojump_clock):
+    script = Script(lambda event: [])
+    peer = make_peer(script, Line())
+    peer.finish()
+    await peer.run()
+    assert [type(event) for _, event in script.seen] == [Start, Finish]
+
+
+@pytest.mark.trio
 async def test_a_resumed_peer_says_so_and_its_clock_goes_on(autojump_clock):
     disk = Disk()
     script = Script(lambda event: [Report({"round": 3.0})])
