@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -77,14 +77,15 @@ class GrpcTransport:
         outgoing = await self._encode(message)
         size_bytes = outgoing.header.size_bytes
         try:
-            await self._ask(to, self._limits.wait_s(size_bytes), self._deliver, outgoing)
+            await self._ask(to, self._limits.wait_s(size_bytes), self._deliver, outgoing, self._turns[to])
         finally:
             self._forget(message)
         self._observer.sent(to, message.kind, size_bytes, trio.current_time() - start)
 
     async def ping(self, to: str) -> None:
         """Ask whether a neighbour is there and in the same run; raises like :meth:`send`."""
-        await self._ask(to, self._limits.wait_s(), self._greet, greet(self._guard.terms))
+        request, no_turn = greet(self._guard.terms), nullcontext()  # behind long sends it would not be answered in time
+        await self._ask(to, self._limits.wait_s(), self._greet, request, no_turn)
 
     async def receive(self) -> AsyncIterator[tuple[str, Message]]:
         """Messages as they come in, each with its proven sender."""
@@ -104,12 +105,14 @@ class GrpcTransport:
         if self._identity is not None and self._identity.reload():
             await self._bridge.call(self._hang_up)
 
-    async def _ask(self, to: str, wait_s: float, method: Any, request: Any) -> None:
+    async def _ask(
+        self, to: str, wait_s: float, method: Any, request: Any, turn: AbstractAsyncContextManager[None]
+    ) -> None:
         if self._identity is not None and to in self._identity.papers.denied:
             raise Undelivered(Reason.UNREACHABLE)
         code = None
         with trio.move_on_after(wait_s):
-            async with self._turns[to]:
+            async with turn:
                 try:
                     code = await self._bridge.call(method, to, request, wait_s)
                 except Closed:

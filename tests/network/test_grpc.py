@@ -1,5 +1,6 @@
 """Messages between peers over real sockets."""
 
+import asyncio
 import socket
 import threading
 
@@ -8,6 +9,7 @@ import grpc.aio
 import pytest
 import torch
 import trio
+import trio.testing
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -203,3 +205,20 @@ async def test_standard_health_checks_and_reflection_answer(wires):
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }
+
+
+async def test_a_ping_does_not_wait_for_long_sends(wires, monkeypatch):
+    async with wires.pair() as (a, _), trio.open_nursery() as nursery:
+        under_way = []
+
+        async def never(*args):
+            under_way.append(args)
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(a.transport, "_deliver", never)
+        for number in range(Limits().sends_max):
+            nursery.start_soon(a.transport.send, "b", a.offer(number))
+        await trio.testing.wait_all_tasks_blocked()
+        await a.transport.ping("b")
+        nursery.cancel_scope.cancel()
+    assert len(under_way) == Limits().sends_max
