@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from topology.plan import Plan
 
 SUMMARY = "summary.json"
+SHOWN = {"algorithm", "task", "nodes", "seed", "transport", "seconds", "virtual_seconds", "lost_peers"} | {
+    *("gradients", "exchanges", "bytes_sent", "local_accuracy", "merged_accuracy"),
+    *("consensus_distance", "ledger_error"),
+}
+"""What a report shows of a summary; one without it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,9 @@ def _check_version(path: Path, summary: Any) -> None:
     version = summary.get("version") if isinstance(summary, dict) else None
     if version != VERSION:
         raise StorageError(f"{path} has format version {version}: this gradvine reads {VERSION}.")
+    missing = sorted(SHOWN - summary.keys())
+    if missing:
+        raise StorageError(f"{path} lacks {', '.join(missing)}: delete it, and it is worked out again.")
 
 
 def _read_config(folder: Path) -> RunConfig | None:

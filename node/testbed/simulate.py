@@ -147,8 +147,9 @@ def _be_born(experiment: Experiment, name: str, layout: Layout, draws: Draws) ->
 
 
 def _crash(world: World, experiment: Experiment, crash: Crash) -> None:
-    record.write_event(experiment.run_dir, {"units": world.now, "event": "crashed", "peer": crash.name})
-    world.crash(crash.name)
+    if world.peers[crash.name].alive:
+        record.write_event(experiment.run_dir, {"units": world.now, "event": "crashed", "peer": crash.name})
+        world.crash(crash.name)
 
 
 def _run(world: World, experiment: Experiment, trainers: Trainers, progress: Callable[[float], None]) -> None:

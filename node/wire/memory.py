@@ -149,18 +149,27 @@ class MemoryNetwork:
         """Let the weather have its way with one message; returns when the sender hears that it arrived."""
         passage = self.weather.passage(sender, to, size_bytes(message), trio.current_time())
         refused: list[Reason] = []
+        before_the_receipt: list[trio.Event] = []
         for delay in passage.arrivals:
             if delay == 0:
                 self._drop_in(sender, to, message, refused)
-            else:
-                nursery.start_soon(self._arrive, delay, sender, to, message, refused)
+                continue
+            arrived = trio.Event()
+            nursery.start_soon(self._arrive, delay, sender, to, message, refused, arrived)
+            if delay <= passage.heard_after:
+                before_the_receipt.append(arrived)
         await trio.sleep(passage.heard_after)
+        for arrived in before_the_receipt:  # at the same instant, whichever task trio runs first
+            await arrived.wait()
         for reason in (*refused, *([passage.reason] if passage.reason else [])):
             raise Undelivered(reason)
 
-    async def _arrive(self, delay: float, sender: str, to: str, message: Message, refused: list[Reason]) -> None:
+    async def _arrive(
+        self, delay: float, sender: str, to: str, message: Message, refused: list[Reason], arrived: trio.Event
+    ) -> None:
         await trio.sleep(delay)
         self._drop_in(sender, to, message, refused)
+        arrived.set()
 
     def _drop_in(self, sender: str, to: str, message: Message, refused: list[Reason]) -> None:
         try:

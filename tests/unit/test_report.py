@@ -195,6 +195,13 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dic
     return experiment, simulate(experiment, Physics())
 
 
+def test_a_damaged_summary_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "summary.json").write_text('{"version": 1}')
+    with pytest.raises(StorageError, match="lacks algorithm"):
+        load_run(tmp_path)
+
+
 def test_a_run_without_a_summary_is_summed_up_from_its_folder(simulated: tuple[Experiment, dict[str, Any]]) -> None:
     experiment, summary = simulated
     (experiment.run_dir / "summary.json").unlink()
