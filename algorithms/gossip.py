@@ -31,6 +31,7 @@ from algorithms.protocol import (
     Finish,
     Kind,
     Place,
+    Report,
     Snapshot,
     Start,
     Tick,
@@ -82,6 +83,8 @@ class Gossip:
         lingered = isinstance(event, Tick) and event.name == "linger"
         if not self._done and (self.exchanges.settled or lingered):
             self._done = True
+            if parked := self.exchanges.unsettled():
+                effects.append(Report({f"unsettled/{name}": 1.0 for name in parked}))
             effects.append(Done(self.model(now)))
         return effects
 

@@ -17,8 +17,6 @@ class Figures:
         Local steps done, and the samples they saw.
     loss : float
         Mean over the latest job of local steps.
-    turns : int
-        Events that went through the algorithm in this life.
     sends, sends_bytes : int
         Messages on their way out, and the bytes of their vectors.
     snapshot_s : float or None
@@ -30,7 +28,6 @@ class Figures:
     gradients: int = 0
     samples: int = 0
     loss: float = math.nan
-    turns: int = 0
     messages_sent: int = 0
     bytes_sent: int = 0
     sends: int = 0

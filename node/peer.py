@@ -175,7 +175,6 @@ class Peer:
 
     async def _take(self, event: Event) -> None:
         """One event through the algorithm, and all that follows from it."""
-        self.figures.turns += 1
         saved = False
         for effect in list(self.algorithm.step(event, self.clock.now())):
             if not isinstance(effect, Save):

@@ -194,10 +194,6 @@ class Plan:
         """The edges of one node by its neighbours' names, in the plan's order."""
         return dict(self._adjacency[self.node(name).name])
 
-    def owns(self, name: str, edge: PlanEdge) -> bool:
-        """Whether this node runs the edge's clock and starts its exchanges."""
-        return edge.a == name
-
     @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}

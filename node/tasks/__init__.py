@@ -116,17 +116,6 @@ def load_task(spec: str, options: Mapping[str, str] | None = None, dtype: str = 
     return task
 
 
-def task_options(spec: str) -> Mapping[str, str]:
-    """The options of a task and their defaults.
-
-    Raises
-    ------
-    TaskError
-        For a task that does not exist, or a file that fails.
-    """
-    return _open(spec)[1]
-
-
 def _open(spec: str) -> tuple[Callable[[Mapping[str, str]], Task], Mapping[str, str]]:
     if spec.startswith("file:"):
         from node.tasks.file import open_file

@@ -185,4 +185,5 @@ def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) 
         "messages_sent": peer.messages_sent,
         "bytes_sent": peer.bytes_sent,
         **{key: value for key, value in counters.items() if "/" not in key},
+        **peer.reported,
     }

@@ -61,6 +61,8 @@ class SimulatedPeer:
         The token of the newest setting of each timer.
     messages_sent, bytes_sent, steps_done, samples_seen, loss : int or float
         For the record; ``loss`` is the mean over the latest local steps.
+    reported : dict of str to float
+        The newest of what the algorithm itself wants recorded.
     """
 
     name: str
@@ -78,6 +80,7 @@ class SimulatedPeer:
     steps_done: int = 0
     samples_seen: int = 0
     loss: float = float("nan")
+    reported: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,6 @@ class World:
         draws: Mapping[str, Draws] | None = None,
     ) -> None:
         self.now = 0.0
-        self.events = 0
-        self.reports: list[Mapping[str, float]] = []
         self._births, self._neighbours, self._workbench = births, neighbours, workbench
         self.physics = physics
         self._draws = draws or {name: Draws(seed, name) for name in births}
@@ -162,7 +160,6 @@ class World:
             self._soon.append((action, peer, what))
 
     def _feed(self, peer: SimulatedPeer, event: Event) -> None:
-        self.events += 1
         effects = self._effects
         for effect in list(peer.algorithm.step(event, self.now)):
             effects[type(effect)](peer, effect)
@@ -249,7 +246,7 @@ class World:
             self._feed(peer, self._workbench.compute(peer.name, effect))
 
     def _report(self, peer: SimulatedPeer, effect: Report) -> None:
-        self.reports.append(effect.values)
+        peer.reported.update(effect.values)
 
     def _done(self, peer: SimulatedPeer, effect: Done) -> None:
         peer.done = effect.vector

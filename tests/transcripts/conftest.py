@@ -55,6 +55,7 @@ from algorithms.protocol import (
     PeerUp,
     Place,
     Reason,
+    Report,
     Save,
     Send,
     Slot,
@@ -280,6 +281,8 @@ class Stage:
                 actor.timers.discard(what)
             case Done(vector):
                 self.said.append(f"{name} is done, with {float(vector):.10g}")
+            case Report(values):
+                self.said.append(f"{name} reports {', '.join(values)}")
             case Train():
                 pass
             case _:

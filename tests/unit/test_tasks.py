@@ -16,7 +16,7 @@ from algorithms.protocol import Train
 from node.errors import TaskError
 from node.flat import FlatModel, initial_vector
 from node.shards import load_shard, load_test, prepare
-from node.tasks import TASKS, load_task, task_options
+from node.tasks import TASKS, load_task
 from node.trainer import Recipe, Trainer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
@@ -30,7 +30,7 @@ def test_every_task_learns_its_data(name: str) -> None:
     assert outputs.shape == (450, 10)
     assert task.loss(outputs, data.test_y).shape == ()
     assert 0 <= float(task.score(outputs, data.test_y)) <= 450
-    assert load_task(name, task.options).options == task_options(name)
+    assert load_task(name, task.options).options == task.options
 
 
 def test_digits_are_split_and_standardised_as_documented() -> None:

@@ -122,3 +122,14 @@ def test_gossip_reaches_consensus_near_the_best_mean(make_world, ring):
     assert float((mean - best).norm()) < 1e-4
     alone = sum(float((target - best).norm()) for target in targets.values())
     assert sum(float((peer.algorithm.x - best).norm()) for peer in world.peers.values()) < 0.2 * alone
+
+
+def test_what_is_parked_at_the_end_is_reported(make_world):
+    """The two ends never reach each other again: the offer that is under way is named when the wait is over."""
+    faults = Faults(partitions=(Partition(10.0, 1e9, frozenset({"n0"})),))
+    world = make_world([("n0", "n1")], physics=Physics(faults, noticed_after=1e9))
+    world.start()
+    world.run(30.0)
+    world.finish()
+    assert world.peers["n0"].reported == {"unsettled/n1": 1.0}
+    assert world.peers["n1"].reported == {}
