@@ -20,8 +20,9 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from topology.families import sides
-from topology.measures import Reals, edge_ends
+from topology.measures import edge_ends
 from topology.plan import Plan
+from topology.problem import Reals
 from topology.records import PlanError
 
 INK = "#22303c"

@@ -21,15 +21,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 
 from topology.plan import Plan
-
-Ends = NDArray[np.int64]
-Reals = NDArray[np.float64]
+from topology.problem import Ends, Reals
 
 
 def edge_ends(plan: Plan) -> Ends:

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topology.measures import Ends, Reals, chi1, chi2, laplacian, total_rate
+from topology.measures import chi1, chi2, laplacian, total_rate
 from topology.plan import Rates
+from topology.problem import Ends, Reals
 from topology.records import PlanError, unknown
 
 DIGITS = 10

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from topology.measures import Ends, Reals
+from topology.problem import Ends, Reals
 from topology.records import PlanError, unknown
 
 
