@@ -93,6 +93,11 @@ class Problem:
         rows = csr_array(vstack([one_edge[self.capped], at_node[self.budgeted]]))
         return rows, np.concatenate([self.capacities[self.capped], self.budgets[self.budgeted]])
 
+    def keeps_limits(self, rates: Reals, tolerance: float = 1e-9) -> bool:
+        """Whether rates keep all capacities and budgets, to a part of each."""
+        rows, height = self.limits
+        return bool(np.all(rows @ rates <= height * (1 + tolerance)))
+
 
 class Stop(NamedTuple):
     """When a solver may end, whichever comes first.
@@ -125,6 +130,41 @@ class Step(NamedTuple):
 Watch: TypeAlias = Callable[[Step], None]
 
 
+class Dual(NamedTuple):
+    """A dual point, as far as bounds need it; see ``topology.certificate``.
+
+    Parameters
+    ----------
+    a : ndarray, shape (m,)
+        b_eᵀ X b_e of a positive semidefinite X of trace 1 whose rows sum to 0.
+    y : ndarray, shape (m,), or None
+        b_eᵀ Y b_e of a mean of y_k y_kᵀ with b_kᵀ y_k = 1; None for the relaxation without resistances.
+    prices : ndarray, shape (n,), or None
+        Of the nodes' budgets, in cost per exchange; None to have them chosen by a linear programme.
+    """
+
+    a: Reals
+    y: Reals | None = None
+    prices: Reals | None = None
+
+
+class Infeasible(Exception):
+    """No rates that keep the limits have been found, or there are none.
+
+    Parameters
+    ----------
+    dual : Dual or None
+        The proof, or the nearest to one.
+    proved : bool
+        Whether it is a proof.
+    """
+
+    def __init__(self, dual: Dual | None, *, proved: bool) -> None:
+        super().__init__("no rates keep the limits" if proved else "no rates that keep the limits were found")
+        self.dual = dual
+        self.proved = proved
+
+
 class Solution(NamedTuple):
     """What a solver answers.
 
@@ -132,8 +172,8 @@ class Solution(NamedTuple):
     ----------
     rates : ndarray, shape (m,)
         Not negative; see the solver for their scale.
-    edge_values : tuple of ndarray, shape (m,)
-        The dual point of the lower bound: b_eᵀ X b_e, and b_eᵀ Y b_e where the problem has resistances.
+    dual : Dual
+        The dual point of the lower bound.
     bound : float
         No rates that satisfy the constraints have a smaller total cost.
     solver : str
@@ -143,7 +183,7 @@ class Solution(NamedTuple):
     """
 
     rates: Reals
-    edge_values: tuple[Reals, ...]
+    dual: Dual
     bound: float
     solver: str
     steps: tuple[Step, ...]

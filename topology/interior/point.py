@@ -1,0 +1,216 @@
+"""A point of the interior: rates, level and all slacks and multipliers; where to start, and how to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import eigvalsh
+
+from topology.certificate import LEVEL
+from topology.interior.blocks import Blocks, Limits, Resistances, Signs, Spectral
+from topology.interior.matrices import cholesky, edge_values, inverse, sparse_laplacian
+from topology.interior.newton import Direction
+from topology.problem import Problem, Reals
+
+ROOM = {True: 1.5, False: 1.1}
+KEPT = 0.05
+SHORTER = 0.7
+TRIES = 40
+NONE = np.empty(0)
+
+
+class Multipliers(NamedTuple):
+    """Of all constraints: X, w, v and z; w and v may be empty."""
+
+    spectral: Reals
+    resistances: Reals
+    limits: Reals
+    signs: Reals
+
+
+class Inside(NamedTuple):
+    """Rates and a level strictly inside the constraints, with what has been computed of them.
+
+    Parameters
+    ----------
+    rates : ndarray, shape (m,)
+    level : float
+    shift : float
+        α, the mean of the Laplacian's eigenvalues: matrices get α·J to have an inverse.
+    slack : ndarray, shape (n, n)
+        Z = L − u(I − J).
+    factor : ndarray, shape (n, n)
+        Lower factor of Z + α·J.
+    inverse : ndarray, shape (n, n), or None
+        P = L⁺, where resistances matter.
+    """
+
+    rates: Reals
+    level: float
+    shift: float
+    slack: Reals
+    factor: Reals
+    inverse: Reals | None
+
+
+def inside(problem: Problem, resistances: bool, rates: Reals, level: float) -> Inside | None:
+    """What is known about rates and a level, or None when they break a constraint."""
+    n = problem.n
+    laplacian = sparse_laplacian(n, problem.ends, rates).toarray()
+    shift = float(np.trace(laplacian)) / n
+    slack = laplacian + level / n
+    slack[np.diag_indices(n)] -= level
+    factor = cholesky(slack + shift / n)
+    if factor is None:
+        return None
+    pseudo = pseudo_inverse(laplacian, shift) if resistances else None
+    if pseudo is not None and np.any(edge_values(pseudo, problem.ends) >= level):
+        return None
+    return Inside(rates, level, shift, slack, factor, pseudo)
+
+
+def pseudo_inverse(laplacian: Reals, shift: float) -> Reals:
+    """L⁺ of a connected graph's Laplacian."""
+    n = len(laplacian)
+    factor = cholesky(laplacian + shift / n)
+    if factor is None:
+        raise ValueError("the rates do not connect the graph")
+    pseudo: Reals = inverse(factor) - 1 / (shift * n)
+    return pseudo
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """An iterate.
+
+    Parameters
+    ----------
+    problem : Problem
+    at : Inside
+        Its rates and level.
+    multipliers : Multipliers
+    spectral_factor : ndarray, shape (n, n)
+        Lower factor of X + (tr X)·J.
+    limits : pair of ndarray, shape (k,)
+        σ, and what is missing of the limits' equations.
+    """
+
+    problem: Problem
+    at: Inside
+    multipliers: Multipliers
+    spectral_factor: Reals
+    limits: tuple[Reals, Reals]
+
+    def blocks(self) -> Blocks:
+        """All constraints."""
+        at, given, ends = self.at, self.multipliers, self.problem.ends
+        solved = inverse(at.factor) - 1 / (at.shift * self.problem.n)
+        return Blocks(
+            Spectral(ends, at.slack, given.spectral, solved, (at.factor, self.spectral_factor)),
+            None if at.inverse is None else Resistances.at(ends, at.level, at.inverse, given.resistances),
+            Limits(self.problem.limits[0], self.limits[0], given.limits, self.limits[1])
+            if self.problem.limited
+            else None,
+            Signs(at.rates, given.signs),
+        )
+
+    def stepped(self, blocks: Blocks, direction: Direction, primal: float, dual: float) -> Point:
+        """The point after steps of at most these lengths, shortened until it is inside for certain."""
+        primal, at = self._moved(blocks, direction, primal)
+        moves = dict(zip((type(block) for block in blocks), direction.moves, strict=True))
+        dual, spectral, factor = _raised(self.multipliers.spectral, moves[Spectral].multiplier, dual)
+        given = self.multipliers
+        multipliers = Multipliers(
+            spectral,
+            NONE if at.inverse is None else given.resistances + dual * moves[Resistances].multiplier,
+            given.limits + dual * moves[Limits].multiplier if self.problem.limited else NONE,
+            given.signs + dual * moves[Signs].multiplier,
+        )
+        limits = (NONE, NONE)
+        if self.problem.limited:
+            rows, height = self.problem.limits
+            slack = self.limits[0] + primal * moves[Limits].slack
+            limits = slack, height - rows @ at.rates - slack
+        return Point(self.problem, at, multipliers, factor, limits)
+
+    def _moved(self, blocks: Blocks, direction: Direction, length: float) -> tuple[float, Inside]:
+        change, at = direction.change, self.at
+        for _ in range(TRIES):
+            rates, level = at.rates + length * change.rates, at.level + length * change.level
+            found = inside(self.problem, at.inverse is not None, rates, level)
+            if found is not None and _has_room(found, self.problem, blocks):
+                return length, found
+            length *= SHORTER
+        return 0.0, at
+
+
+def _has_room(found: Inside, problem: Problem, blocks: Blocks) -> bool:
+    if found.inverse is None or blocks.resistances is None:
+        return True
+    room = found.level - edge_values(found.inverse, problem.ends)
+    return bool(np.all(room > KEPT * blocks.resistances.slack))
+
+
+def _raised(matrix: Reals, direction: Reals, length: float) -> tuple[float, Reals, Reals]:
+    for _ in range(TRIES):
+        raised = matrix + length * direction
+        factor = cholesky(raised + np.trace(raised) / len(raised))
+        if factor is not None:
+            return length, raised, factor
+        length *= SHORTER
+    factor = cholesky(matrix + np.trace(matrix) / len(matrix))
+    assert factor is not None, "the multiplier was positive definite"
+    return 0.0, matrix, factor
+
+
+# ------------------------------------------------------------------------------------------- start
+
+
+def start(problem: Problem, resistances: bool) -> Point:
+    """Uniform spending, scaled well inside; multipliers that make all complementarity products equal."""
+    rates = 1 / problem.costs
+    laplacian = sparse_laplacian(problem.n, problem.ends, rates).toarray()
+    values = eigvalsh(laplacian, check_finite=False)[1:]
+    room = ROOM[resistances]
+    if resistances:
+        shift = float(np.trace(laplacian)) / problem.n
+        resistance = edge_values(pseudo_inverse(laplacian, shift), problem.ends)
+        scale = room * float(np.sqrt(resistance.max() / values[0]))
+        level = _central_level(values * scale, resistance / scale)
+    else:
+        scale, level = room * LEVEL / float(values[0]), LEVEL
+    at = inside(problem, resistances, rates * scale, level)
+    assert at is not None, "uniform rates are inside when they are high enough"
+    return _balanced(problem, at)
+
+
+def _central_level(values: Reals, resistance: Reals) -> float:
+    """The level at which both kinds of multiplier have the same mass."""
+    low, high = float(resistance.max()), float(values[0])
+    for _ in range(60):
+        level = (low + high) / 2
+        if np.sum(1 / (values - level)) > np.sum(1 / (level - resistance)):
+            high = level
+        else:
+            low = level
+    return level
+
+
+def _balanced(problem: Problem, at: Inside) -> Point:
+    room = at.level - edge_values(at.inverse, problem.ends) if at.inverse is not None else NONE
+    slack, missing = NONE, NONE
+    if problem.limited:
+        rows, height = problem.limits
+        load = rows @ at.rates
+        slack = np.maximum(height - load, 0.1 * height)
+        missing = height - load - slack
+    ones = Multipliers(inverse(at.factor) - 1 / (at.shift * problem.n), 1 / room, 1 / slack, 1 / at.rates)
+    raw = Point(problem, at, ones, at.factor, (slack, missing))
+    pulled = sum(block.force()[0] for block in raw.blocks())
+    mu = float(problem.costs @ at.rates) / max(float(pulled @ at.rates), len(at.rates))
+    multipliers = Multipliers(*(mu * value for value in ones))
+    factor = cholesky(multipliers.spectral + np.trace(multipliers.spectral) / problem.n)
+    assert factor is not None, "the inverse of a positive definite matrix is one"
+    return Point(problem, at, multipliers, factor, (slack, missing))

@@ -1,0 +1,93 @@
+"""Preconditioners of Newton's matrix: its diagonal, or a Cholesky factor over the edges that pull on each other.
+
+The diagonal costs nothing and does well on graphs with much symmetry and at the first points; a factor makes
+conjugate gradients end in a few steps, but costs about m³/3. As with hired skis, one is bought when as much has
+been spent on conjugate gradients as it costs; from then on every point has its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from topology.interior.blocks import Blocks, Dense
+from topology.problem import Problem, Reals
+
+EXACT_MAX = 2500
+FACTOR_MAX = 20_000
+WEAK = 0.003
+GATHERING = 40
+PATIENCE_MAX = 60
+PATIENCE_MIN = 2
+
+
+class Preconditioner:
+    """Applies an approximate inverse of Newton's matrix; :meth:`start` begins each point."""
+
+    def __init__(self, problem: Problem) -> None:
+        m, n = len(problem.ends), problem.n
+        factor, product = m**3 / 3 + GATHERING * m**2, 8 * n**3 + 100 * n**2
+        self.patience = int(np.clip(factor / product, PATIENCE_MIN, PATIENCE_MAX))
+        self.affordable = m <= FACTOR_MAX
+        self.needed = False
+
+    def start(self, diagonal: Reals, blocks: Blocks, free_level: bool) -> None:
+        """Begin a point whose matrix has this diagonal and these blocks."""
+        self.diagonal = diagonal
+        self.blocks = blocks
+        self.free_level = free_level
+        self.factored = False
+
+    def improve(self, spent: int) -> bool:
+        """Whether the preconditioner has become another one after so many steps of conjugate gradients."""
+        if self.factored or not self.affordable or not (self.needed or spent >= self.patience):
+            return False
+        self.needed = self.factored = True
+        self._factor()
+        return True
+
+    def __call__(self, left: Reals) -> Reals:
+        soft: Reals = left / self.diagonal
+        if self.factored:
+            part = (self.scale * left[self.chosen]).astype(self.scale.dtype)
+            soft[self.chosen] = self.scale * cho_solve(self.factor, part, check_finite=False)
+        return soft
+
+    def _factor(self) -> None:
+        m = len(self.diagonal) - 1
+        edges = np.arange(m)
+        if m > EXACT_MAX:
+            own = self.diagonal[:-1]
+            coupled = own - self.blocks.signs.stiffness > WEAK * own
+            edges = edges[coupled]
+        kind = np.float64 if len(edges) <= EXACT_MAX else np.float32
+        matrix = self._matrix(edges, kind)
+        self.chosen = np.append(edges, m)
+        self.scale = (1 / np.sqrt(np.diagonal(matrix))).astype(kind)
+        matrix *= self.scale
+        matrix *= self.scale[:, None]
+        self.factor = _ridged_factor(matrix, 1e-13 if kind is np.float64 else 1e-6)
+
+    def _matrix(self, edges: NDArray[np.int64], kind: type[np.floating]) -> NDArray[np.floating]:
+        k = len(edges)
+        whole = np.zeros((k + 1, k + 1), kind)
+        column = np.zeros(k, kind)
+        system = Dense(whole[:k, :k], column, self.diagonal[:-1], k == len(self.diagonal) - 1)
+        for block in self.blocks:
+            block.fill(system, edges)
+        if self.free_level:
+            whole[k, :k] = column
+        whole[k, k] = self.diagonal[-1]
+        return whole
+
+
+def _ridged_factor(matrix: NDArray[np.floating], ridge: float) -> tuple[NDArray[np.floating], bool]:
+    """A lower factor of a matrix with ones on its diagonal, and as little more there as it takes."""
+    while True:
+        matrix[np.diag_indices(len(matrix))] = 1 + ridge
+        try:
+            factor: tuple[NDArray[np.floating], bool] = cho_factor(matrix, lower=True, check_finite=False)
+            return factor
+        except LinAlgError:
+            ridge *= 10

@@ -1,0 +1,153 @@
+"""A primal-dual interior point for the rate problems, on dense n × n matrices: seven to twenty steps on any graph.
+
+Mehrotra's predictor and corrector: the first solve of Newton's equations aims at complementarity 0 and tells how far
+one can go; the second aims at as much as is worth it, with the first one's curvature put right. Every point gives
+feasible rates and, through ``topology.certificate``, a lower bound, so that any point may be the last one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from scipy.linalg import eigvalsh
+from scipy.sparse.linalg import eigsh
+
+from topology.certificate import LEVEL, Dual, lower_bound, proves_infeasible
+from topology.interior.blocks import Blocks
+from topology.interior.matrices import DENSE_MAX
+from topology.interior.newton import Newton
+from topology.interior.point import Inside, start
+from topology.interior.precondition import Preconditioner
+from topology.problem import Infeasible, Problem, Reals, Solution, Step, Stop, Watch
+
+STEPS_MAX = 80
+FRACTION = 0.9
+ACCURACY = 0.1
+LIMIT_TOLERANCE = 1e-9
+
+
+def solve_interior(
+    problem: Problem, *, resistances: bool, stop: Stop | None = None, watch: Watch | None = None
+) -> Solution:
+    """The cheapest rates, to within a gap.
+
+    Parameters
+    ----------
+    problem : Problem
+    resistances : bool
+        True for stable rates, R_e ≤ λ2 on every edge; False for the relaxation λ2 ≥ √2.
+    stop : Stop, optional
+        When to end.
+    watch : callable, optional
+        Is told of every step.
+
+    Returns
+    -------
+    Solution
+        Its rates are stable as they are.
+
+    Raises
+    ------
+    Infeasible
+        When no rates keep the limits, or none were found in time.
+    """
+    search = _Search(problem, resistances, stop or Stop(), watch)
+    point = start(problem, resistances)
+    preconditioner = Preconditioner(problem)
+    for _ in range(STEPS_MAX):
+        blocks = point.blocks()
+        newton = Newton(problem, blocks, resistances, preconditioner, search.out_of_time)
+        if search.note(point.at, blocks):
+            break
+        accuracy = ACCURACY * min(newton.residual, max(search.gap, search.stop.max_gap), 1)
+        mu = newton.complementarity
+        predictor = newton.direction(0.0, 3 * accuracy)
+        primal, dual = (min(1.0, length) for length in newton.steps(predictor))
+        left = max(newton.after(predictor, primal, dual) / mu, 1e-3)
+        direction = newton.direction(mu * min(1.0, left) ** 2, accuracy, predictor)
+        primal, dual = (min(1.0, FRACTION * length) for length in newton.steps(direction))
+        point = point.stepped(blocks, direction, primal, dual)
+    return search.answer()
+
+
+class _Search:
+    """The best rates and the best bound so far."""
+
+    def __init__(self, problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> None:
+        self.problem = problem
+        self.resistances = resistances
+        self.stop = stop
+        self.watch = watch
+        self.began_s = time.perf_counter()
+        self.steps: list[Step] = []
+        self.rates: Reals | None = None
+        self.dual: Dual | None = None
+        self.cost, self.bound = math.inf, -math.inf
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began_s
+
+    @property
+    def gap(self) -> float:
+        return self.cost / self.bound - 1 if self.bound > 0 else math.inf
+
+    def out_of_time(self) -> bool:
+        return self.seconds > self.stop.time_limit_s
+
+    def note(self, at: Inside, blocks: Blocks) -> bool:
+        """Take what a point has to offer; True when it may be the last one."""
+        self._note_rates(at, blocks)
+        self._note_bound(self._dual(blocks))
+        self.steps.append(Step(self.seconds, self.cost, self.bound))
+        if self.watch:
+            self.watch(self.steps[-1])
+        return self.gap <= self.stop.max_gap or self.out_of_time()
+
+    def answer(self) -> Solution:
+        """The best that was found.
+
+        Raises
+        ------
+        Infeasible
+            When nothing was found.
+        """
+        if self.rates is None or self.dual is None:
+            raise Infeasible(self.dual, proved=False)
+        return Solution(self.rates, self.dual, self.bound, "interior point", tuple(self.steps))
+
+    def _note_rates(self, at: Inside, blocks: Blocks) -> None:
+        connectivity = at.level + 1 / _largest(blocks.spectral.inverse)
+        scale = LEVEL / connectivity
+        if blocks.resistances is not None:
+            scale = math.sqrt(blocks.resistances.values.max() / connectivity)
+        rates = scale * at.rates
+        cost = float(self.problem.costs @ rates)
+        if cost < self.cost and self.problem.keeps_limits(rates):
+            self.cost, self.rates = cost, rates
+
+    def _dual(self, blocks: Blocks) -> Dual:
+        edges, mass = blocks.spectral.force()
+        y, prices, held = None, None, blocks.resistances
+        if held is not None:
+            y = held.force()[0] / float(held.multiplier @ held.values**2)
+        if blocks.limits is not None:
+            prices = np.zeros(self.problem.n)
+            prices[self.problem.budgeted] = blocks.limits.multiplier[len(self.problem.capped) :]
+        return Dual(edges / -mass, y, prices)
+
+    def _note_bound(self, dual: Dual) -> None:
+        bound = lower_bound(self.problem, dual)
+        if bound > self.bound:
+            self.bound, self.dual = bound, dual
+        if self.rates is None and proves_infeasible(self.problem, dual):
+            raise Infeasible(dual, proved=True)
+
+
+def _largest(matrix: Reals) -> float:
+    """The largest eigenvalue of a positive semidefinite matrix."""
+    if len(matrix) <= DENSE_MAX:
+        return float(eigvalsh(matrix, check_finite=False)[-1])
+    return float(eigsh(matrix, k=1, which="LA", tol=1e-6, return_eigenvectors=False)[0])
