@@ -18,10 +18,11 @@ and no Y.
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import eigvalsh
 from scipy.optimize import linprog, minimize_scalar
 from scipy.sparse import csr_array, hstack
 
@@ -31,6 +32,7 @@ LEVEL = math.sqrt(2)
 """The λ2 that makes any rates stable, since no edge's resistance is above 2/λ2."""
 
 SPAN = 4.0
+HOPELESS = 1e4
 TINY = 1e-300
 
 
@@ -39,57 +41,95 @@ def lower_bound(problem: Problem, dual: Dual) -> float:
 
     Capacities' prices and the scales of X and Y are chosen here.
     """
-    return _best(problem, problem.costs, dual)
+    return _best(problem, problem.costs, dual).value
 
 
-def proves_infeasible(problem: Problem, dual: Dual) -> bool:
-    """Whether a dual point proves that no rates keep the limits: exchanges for nothing would still cost something.
+def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, weights: Reals | None = None) -> Dual:
+    """A dual point from whatever a solver has: what is not quite feasible in it is repaired.
 
-    A tenth of a millionth is allowed for rounding.
+    Parameters
+    ----------
+    problem : Problem
+    spectral : ndarray, shape (n, n)
+        Wanted as X. It is centred, lifted until a full eigendecomposition finds nothing negative, and divided by
+        its trace.
+    inverse : ndarray, shape (n, n), optional
+        Any matrix M: y_k = M b_k / b_kᵀ M b_k satisfies b_kᵀ y_k = 1.
+    weights : ndarray, shape (m,), optional
+        Wanted as the weights of y_k y_kᵀ; what is negative counts as 0.
+    """
+    n, (i, j) = problem.n, problem.ends.T
+    centred = spectral - spectral.mean(axis=0)
+    centred = centred - centred.mean(axis=1)[:, None]
+    centred = (centred + centred.T) / 2
+    lifted = max(0.0, -float(eigvalsh(centred, check_finite=False)[0])) * (np.eye(n) - 1 / n)
+    positive = (centred + lifted) / np.trace(centred + lifted)
+    a = positive[i, i] + positive[j, j] - 2 * positive[i, j]
+    if inverse is None or weights is None:
+        return Dual(a)
+    columns = inverse[:, i] - inverse[:, j]
+    k = np.arange(len(i))
+    columns /= columns[i, k] - columns[j, k]
+    shares = np.maximum(weights, 0)
+    mean = (columns * (shares / shares.sum())) @ columns.T
+    return Dual(a, mean[i, i] + mean[j, j] - 2 * mean[i, j])
+
+
+def infeasible_limits(problem: Problem, dual: Dual, reference: float) -> Reals | None:
+    """What each limit adds to a proof that hardly any rates keep them all, shape (k,); None when there is no proof.
+
+    The proof is a bound above ``HOPELESS`` times a reference cost: that of rates without limits. Limits are counted
+    as in ``problem.limits``.
     """
     if not problem.limited:
-        return False
-    wider = dataclasses.replace(
-        problem, capacities=problem.capacities * (1 + 1e-7), budgets=problem.budgets * (1 + 1e-7)
-    )
-    return _best(wider, np.zeros(len(problem.ends)), dual) > 0
+        return None
+    priced = _best(problem, problem.costs / HOPELESS, dual)
+    return priced.shares if priced.value > reference else None
 
 
-def _best(problem: Problem, costs: Reals, dual: Dual) -> float:
+class _Priced(NamedTuple):
+    """A bound, and what each limit takes off it, shape (k,)."""
+
+    value: float
+    shares: Reals
+
+
+def _best(problem: Problem, costs: Reals, dual: Dual) -> _Priced:
     if dual.y is None:
-        return _value(problem, costs, dual.a, LEVEL, dual.prices)
+        return _price(problem, costs, dual.a, LEVEL, dual.prices)
     a, y = dual.a, dual.y
     balance = 0.5 * math.log(max(y.max(), TINY) / max(a.max(), TINY))
 
-    def loss(log_t: float) -> float:
+    def at(log_t: float) -> _Priced:
         t = math.exp(log_t)
-        return -_value(problem, costs, t * a + y / t, 2.0, dual.prices)
+        return _price(problem, costs, t * a + y / t, 2.0, dual.prices)
 
-    found = minimize_scalar(loss, bounds=(balance - SPAN, balance + SPAN), method="bounded", options={"xatol": 1e-8})
-    return float(-found.fun)
+    between = (balance - SPAN, balance + SPAN)
+    found = minimize_scalar(lambda log_t: -at(log_t).value, bounds=between, method="bounded", options={"xatol": 1e-8})
+    return at(float(found.x))
 
 
-def _value(problem: Problem, costs: Reals, load: Reals, gain: float, prices: Reals | None) -> float:
+def _price(problem: Problem, costs: Reals, load: Reals, gain: float, prices: Reals | None) -> _Priced:
     """The most of gain·θ less what limits cost, over θ with θ·load ≤ costs and prices together."""
+    load = np.maximum(load, TINY)
     if not problem.limited:
-        return gain * float((costs / np.maximum(load, TINY)).min())
+        return _Priced(gain * float((costs / load).min()), np.empty(0))
     if prices is None:
         prices = _choose_prices(problem, costs, load, gain)
     paid = np.where(np.isfinite(problem.budgets), np.maximum(prices, 0), 0.0)
     i, j = problem.ends.T
-    bearable = (costs + paid[i] + paid[j]) / np.maximum(load, TINY)
-    free = np.isinf(problem.capacities)
-    most = float(bearable[free].min()) if free.any() else math.inf
+    bearable = (costs + paid[i] + paid[j]) / load
     # Beyond its own θ every capped edge costs capacity·load more: climb while that is less than the gain.
     capped = problem.capped[np.argsort(bearable[problem.capped])]
-    slopes = gain - np.cumsum(problem.capacities[capped] * load[capped])
-    turn = bearable[capped[slopes <= 0][0]] if (slopes <= 0).any() else math.inf
-    theta = min(most, turn)
+    enough = np.cumsum(problem.capacities[capped] * load[capped]) >= gain
+    theta = float(bearable[capped[np.argmax(enough)]]) if enough.any() else math.inf
+    theta = min(theta, float(bearable[np.isinf(problem.capacities)].min(initial=math.inf)))
     if math.isinf(theta):
-        return math.inf
-    excess = np.maximum(theta * load[capped] - bearable[capped] * load[capped], 0)
-    owed = float(problem.budgets[problem.budgeted] @ paid[problem.budgeted])
-    return gain * theta - float(problem.capacities[capped] @ excess) - owed
+        return _Priced(-math.inf, np.zeros(len(problem.limits[1])))
+    excess = np.maximum(theta - bearable, 0) * load
+    capped, budgeted = problem.capped, problem.budgeted
+    shares = np.concatenate([problem.capacities[capped] * excess[capped], problem.budgets[budgeted] * paid[budgeted]])
+    return _Priced(gain * theta - float(shares.sum()), shares)
 
 
 def _choose_prices(problem: Problem, costs: Reals, load: Reals, gain: float) -> Reals:

@@ -109,13 +109,16 @@ class Rates:
     total_rate : float
         Edge events per unit of time over the whole network, √(2·chi1·chi2); the edges' rates sum to it.
     lower_bound : float
-        No choice of rates on this graph gets by with a smaller total rate.
+        No stable rates on this graph have a smaller total cost Σ cost·rate, which is the total rate where every
+        exchange costs 1.
     certified_gap : float
-        total_rate / lower_bound − 1.
+        Total cost / lower_bound − 1.
     solver : str
         What computed them.
     seconds : float
         How long that took.
+    policy_gap : float
+        How far, as a part of it, the policy's own aim may be from its best; 0 where it is met exactly.
     """
 
     policy: str
@@ -126,11 +129,12 @@ class Rates:
     certified_gap: float
     solver: str
     seconds: float
+    policy_gap: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("chi1", "chi2", "total_rate", "lower_bound"):
             _require_positive(getattr(self, key), f"{key} under rates")
-        for key in ("certified_gap", "seconds"):
+        for key in ("certified_gap", "seconds", "policy_gap"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise PlanError(f"{key} under rates is {getattr(self, key)}: write a number that is not negative.")
         needed = math.sqrt(2) * math.sqrt(self.chi1) * math.sqrt(self.chi2)

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import networkx as nx
 import numpy as np
 
-from topology.families import make_graph
+from topology.families import FILE, make_graph
+from topology.files import node_order
+from topology.limits import read_link_values, read_node_values
 from topology.orientation import orient
 from topology.plan import VERSION, Node, Plan, PlanEdge
+from topology.problem import Problem, Stop, Watch
 from topology.rates import choose_rates
+from topology.rates_large import AUTO
 from topology.records import PlanError
 from topology.weights import choose_weights
 
 HTTP_PORT = 9700
 
 
+class Demands(NamedTuple):
+    """CSV files with what exchanges cost and how much links and peers can bear; see ``topology.limits``."""
+
+    link_costs: Path | str | None = None
+    capacities: Path | str | None = None
+    budgets: Path | str | None = None
+
+
 def build_plan(
     family: str,
-    n: int,
+    n: int | None = None,
     *,
     seed: int = 0,
     degree: int | None = None,
+    probability: float | None = None,
+    radius: float | None = None,
     rates: str = "uniform",
     weights: str = "metropolis",
+    demands: Demands | None = None,
+    stop: Stop | None = None,
+    watch: Watch | None = None,
+    solver: str = AUTO,
     host: str = "127.0.0.1",
     port: int = 7700,
     http_port: int | None = None,
@@ -32,15 +56,23 @@ def build_plan(
     Parameters
     ----------
     family : str
-        A graph family, see ``topology.families.FAMILIES``.
-    n : int
-        Number of nodes.
+        A graph family, see ``topology.families.FAMILIES``, or ``file:PATH``.
+    n : int, optional
+        Number of nodes; of a graph from a file it may be left out.
     seed : int
         What a random family draws from.
-    degree : int, optional
-        Neighbours of each node, where the family lets one choose.
+    degree, probability, radius : optional
+        See :func:`topology.families.make_graph`.
     rates, weights : str
         Policies for edge rates and mixing weights, see ``topology.rates`` and ``topology.weights``.
+    demands : Demands, optional
+        Costs and limits; nothing is limited and every exchange costs 1 without them.
+    stop : Stop, optional
+        When the search for rates, and that for weights, may end.
+    watch : callable, optional
+        Is told how the gap of the rates closes.
+    solver : str
+        What finds the rates, see ``topology.rates_large.SOLVERS``.
     host, port, http_port : str, int, int
         All nodes on this host, with consecutive ports from these two. Without ``http_port``: from 9700 on, or
         behind the nodes' own ports where they reach that far.
@@ -53,22 +85,44 @@ def build_plan(
     PlanError
         When what is asked can't be planned.
     """
-    graph = make_graph(family, n, degree=degree, seed=seed)
-    nodes = _place(n, host, port, http_port, named_hosts)
-    pairs = sorted(tuple(sorted((int(a[1:]), int(b[1:])))) for a, b in graph.edges)
-    owned = orient([(nodes[i].name, nodes[j].name) for i, j in pairs])
-    position = {node.name: k for k, node in enumerate(nodes)}
-    ends = np.array([(position[a], position[b]) for a, b in owned], dtype=np.int64)
-    edge_rates, record = choose_rates(rates, n, ends)
-    edge_weights = choose_weights(weights, n, ends)
+    graph = make_graph(family, n, degree=degree, probability=probability, radius=radius, seed=seed)
+    names = node_order(graph)
+    nodes = _place(names, host, port, http_port, named_hosts)
+    problem = pose_problem(graph, names, demands or Demands())
+    edge_rates, record = choose_rates(rates, problem, names=names, stop=stop, watch=watch, solver=solver)
+    edge_weights = choose_weights(weights, problem.n, problem.ends)
     edges = (
-        PlanEdge(a, b, float(rate), float(weight))
-        for (a, b), rate, weight in zip(owned, edge_rates, edge_weights, strict=True)
+        PlanEdge(names[a], names[b], float(rate), float(weight), float(cost))
+        for (a, b), rate, weight, cost in zip(problem.ends, edge_rates, edge_weights, problem.costs, strict=True)
     )
-    return Plan(VERSION, family, seed, nodes, tuple(edges), record)
+    kind = f"{FILE}{Path(family.removeprefix(FILE)).name}" if family.startswith(FILE) else family
+    return Plan(VERSION, kind, seed, nodes, tuple(edges), record)
 
 
-def _place(n: int, host: str, port: int, http_port: int | None, named_hosts: bool) -> tuple[Node, ...]:
+def pose_problem(graph: nx.Graph, names: Sequence[str], demands: Demands) -> Problem:
+    """The rate problem of a graph, whose edges' first ends own them.
+
+    Raises
+    ------
+    PlanError
+        When a file of costs or limits can't be used.
+    """
+    position = {name: k for k, name in enumerate(names)}
+    pairs = sorted(tuple(sorted((position[a], position[b]))) for a, b in graph.edges)
+    owned = orient([(names[i], names[j]) for i, j in pairs])
+    ends = np.array([(position[a], position[b]) for a, b in owned], dtype=np.int64)
+    costs, capacities, budgets = demands
+    return Problem.of(
+        len(names),
+        ends,
+        costs=read_link_values(costs, names, ends, "cost", 1.0) if costs else None,
+        capacities=read_link_values(capacities, names, ends, "capacity", math.inf) if capacities else None,
+        budgets=read_node_values(budgets, names, "budget", math.inf) if budgets else None,
+    )
+
+
+def _place(names: Sequence[str], host: str, port: int, http_port: int | None, named_hosts: bool) -> tuple[Node, ...]:
+    n = len(names)
     step, span = (0, 1) if named_hosts else (1, n)  # ports per node, and of all nodes
     if http_port is None:
         http_port = max(HTTP_PORT, port + span)
@@ -77,7 +131,6 @@ def _place(n: int, host: str, port: int, http_port: int | None, named_hosts: boo
             raise PlanError(f"{n} nodes from port {first} on leave the range 1 to 65535: choose another first port.")
     if abs(port - http_port) < span:
         raise PlanError(f"{n} nodes from ports {port} and {http_port} on would share ports: move one range away.")
-    names = [f"n{k}" for k in range(n)]
     return tuple(
         Node(
             name,

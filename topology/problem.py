@@ -149,20 +149,18 @@ class Dual(NamedTuple):
 
 
 class Infeasible(Exception):
-    """No rates that keep the limits have been found, or there are none.
+    """No rates keep the limits, or none were found.
 
     Parameters
     ----------
-    dual : Dual or None
-        The proof, or the nearest to one.
-    proved : bool
-        Whether it is a proof.
+    shares : ndarray, shape (k,), or None
+        What each limit adds to the proof that there are none, in the order of :attr:`Problem.limits`; None without
+        a proof.
     """
 
-    def __init__(self, dual: Dual | None, *, proved: bool) -> None:
-        super().__init__("no rates keep the limits" if proved else "no rates that keep the limits were found")
-        self.dual = dual
-        self.proved = proved
+    def __init__(self, shares: Reals | None) -> None:
+        super().__init__("no rates that keep the limits were found" if shares is None else "no rates keep the limits")
+        self.shares = shares
 
 
 class Solution(NamedTuple):

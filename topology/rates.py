@@ -3,26 +3,46 @@
 A policy splits one exchange over the edges: probabilities p ≥ 0 with Σp = 1. They are then scaled by the total
 rate T = √(2·χ1(p)·χ2(p)), the least with which accelerated gossip is stable on them.
 
-Every policy also says how far from the best it may be: a lower bound on the total rate of *any* probabilities.
-The simplest one holds on every graph. By Foster's theorem Σ_e p_e b_eᵀ Λ⁺ b_e = n − 1, so that the largest
-resistance is at least that mean: χ2 ≥ (n−1)/2; and χ1 ≥ χ2; hence T ≥ (n−1)/√2.
+``uniform`` gives every edge the same; ``connectivity`` maximises λ2 for what the exchanges cost, as is classical [1]_,
+and does not look at χ2; ``optimal`` minimises the total cost itself, exactly.
+
+Whatever the policy, the record says how far from the best its rates may be: a lower bound on the total cost of
+*any* stable rates. The simplest one holds on every graph. By Foster's theorem Σ_e λ_e b_eᵀ Λ⁺ b_e = n − 1, so that
+no resistance bound u is below (n−1)/Σλ; and λ2 ≤ 2Σλ/(n−1), the mean of all eigenvalues; hence Σλ ≥ (n−1)/√2.
+
+.. [1] S. Boyd, A. Ghosh, B. Prabhakar, D. Shah. Randomized gossip algorithms. IEEE Transactions on Information Theory
+   52(6), 2006.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from topology.measures import chi1, chi2, laplacian, total_rate
+from topology.certificate import lower_bound
+from topology.explain import say_excess, say_infeasible
+from topology.measures import chi1, chi2, laplacian, resistances, total_rate
 from topology.plan import Rates
-from topology.problem import Ends, Reals
+from topology.problem import Dual, Infeasible, Problem, Reals, Stop, Watch
+from topology.rates_large import AUTO, solve_large
 from topology.records import PlanError, unknown
 
 DIGITS = 10
+IDLE = 1e-9
+LIMIT_TOLERANCE = 1e-8
+PROGRAMME_MAX = 2000
+
+
+class Asked(NamedTuple):
+    """What a policy gets besides the problem: when to stop, whom to tell, and which solver to use."""
+
+    stop: Stop
+    watch: Watch | None
+    solver: str
 
 
 class Allocation(NamedTuple):
@@ -33,22 +53,52 @@ class Allocation(NamedTuple):
     probabilities : ndarray, shape (m,)
         How one exchange is split over the edges; they sum to 1.
     lower_bound : float
-        No probabilities on this graph have a smaller total rate.
+        No stable rates on this graph have a smaller total cost.
+    policy_gap : float
+        How far the policy's own aim may be from its best, as a part of it.
     solver : str
         What computed them.
     """
 
     probabilities: Reals
     lower_bound: float
+    policy_gap: float
     solver: str
 
 
-def uniform(n: int, ends: Ends) -> Allocation:
+def uniform(problem: Problem, asked: Asked) -> Allocation:
     """Every edge equally often."""
-    return Allocation(np.full(len(ends), 1 / len(ends)), foster_bound(n), "closed form")
+    m = len(problem.ends)
+    return Allocation(np.full(m, 1 / m), foster_bound(problem.n) * float(problem.costs.min()), 0.0, "closed form")
 
 
-RATES: dict[str, Callable[[int, Ends], Allocation]] = {"uniform": uniform}
+def connectivity(problem: Problem, asked: Asked) -> Allocation:
+    """The largest λ2 for what the exchanges cost, whatever becomes of χ2.
+
+    Limits are kept by rates that are stable for λ2 ≥ √2 alone.
+    """
+    found = solve_large(problem, resistances=False, stop=asked.stop, watch=asked.watch, solver=asked.solver)
+    split = _positive(found.rates)
+    # The spectral half of the bound is the solver's; Foster's theorem at these rates gives the other half.
+    felt = resistances(laplacian(problem.n, problem.ends, split), problem.ends)
+    prices = found.dual.prices if len(split) > PROGRAMME_MAX else None
+    dual = Dual(found.dual.a, felt / float(split @ felt**2), prices)
+    gap = float(problem.costs @ found.rates) / found.bound - 1
+    return Allocation(split, lower_bound(problem, dual), max(0.0, gap), found.solver)
+
+
+def optimal(problem: Problem, asked: Asked) -> Allocation:
+    """The least total cost: χ1 and χ2 at once."""
+    found = solve_large(problem, resistances=True, stop=asked.stop, watch=asked.watch, solver=asked.solver)
+    gap = float(problem.costs @ found.rates) / found.bound - 1
+    return Allocation(_positive(found.rates), found.bound, max(0.0, gap), found.solver)
+
+
+RATES: dict[str, Callable[[Problem, Asked], Allocation]] = {
+    "uniform": uniform,
+    "connectivity": connectivity,
+    "optimal": optimal,
+}
 
 
 def foster_bound(n: int) -> float:
@@ -56,17 +106,31 @@ def foster_bound(n: int) -> float:
     return (n - 1) / math.sqrt(2)
 
 
-def choose_rates(policy: str, n: int, ends: Ends) -> tuple[Reals, Rates]:
+def choose_rates(
+    policy: str,
+    problem: Problem,
+    *,
+    names: Sequence[str] | None = None,
+    stop: Stop | None = None,
+    watch: Watch | None = None,
+    solver: str = AUTO,
+) -> tuple[Reals, Rates]:
     """Rates of all edges by one policy, and what they achieve.
 
     Parameters
     ----------
     policy : str
         A key of ``RATES``.
-    n : int
-        Number of nodes.
-    ends : ndarray of int, shape (m, 2)
-        The ends of every edge of a connected graph.
+    problem : Problem
+        The graph, with costs and limits.
+    names : sequence of str, optional
+        What complaints call the nodes; n0, n1 and so on by default.
+    stop : Stop, optional
+        When a solver may end.
+    watch : callable, optional
+        Is told how the gap closes.
+    solver : str
+        A key of ``topology.rates_large.SOLVERS``, or auto.
 
     Returns
     -------
@@ -78,27 +142,45 @@ def choose_rates(policy: str, n: int, ends: Ends) -> tuple[Reals, Rates]:
     Raises
     ------
     PlanError
-        When there is no such policy.
+        When there is no such policy or solver, or no rates keep the limits.
     """
     if policy not in RATES:
         raise PlanError(unknown("rates policy", policy, RATES))
+    names = names or [f"n{k}" for k in range(problem.n)]
+    asked = Asked(stop or Stop(), watch, solver)
     began_s = time.perf_counter()
-    found = RATES[policy](n, ends)
+    try:
+        found = RATES[policy](problem, asked)
+    except Infeasible as error:
+        raise PlanError(say_infeasible(problem, names, resistances=policy == "optimal", error=error)) from None
     spent_s = time.perf_counter() - began_s
-    matrix = laplacian(n, ends, found.probabilities)
-    one, two = _rounded(chi1(matrix)), _rounded(chi2(matrix, ends))
+    matrix = laplacian(problem.n, problem.ends, found.probabilities)
+    one, two = _rounded(chi1(matrix)), _rounded(chi2(matrix, problem.ends))
     total = total_rate(one, two)
+    rates = np.array([_rounded(rate) for rate in total * found.probabilities])
+    if not problem.keeps_limits(rates, LIMIT_TOLERANCE):
+        raise PlanError(say_excess(problem, names, policy, rates))
+    cost = float(problem.costs @ rates)
     record = Rates(
         policy=policy,
         chi1=one,
         chi2=two,
         total_rate=_rounded(total),
         lower_bound=found.lower_bound,
-        certified_gap=max(0.0, total / found.lower_bound - 1),
+        certified_gap=max(0.0, cost / found.lower_bound - 1),
         solver=found.solver,
         seconds=round(spent_s, 6),
+        policy_gap=found.policy_gap,
     )
-    return np.array([_rounded(rate) for rate in total * found.probabilities]), record
+    return rates, record
+
+
+def _positive(rates: Reals) -> Reals:
+    """Rates as probabilities, none of them 0: an edge that never exchanges would be no edge."""
+    split = rates / rates.sum()
+    split = np.maximum(split, IDLE / len(split))
+    normal: Reals = split / split.sum()
+    return normal
 
 
 def _rounded(value: float) -> float:

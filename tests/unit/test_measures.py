@@ -23,6 +23,7 @@ from topology.measures import (
 )
 from topology.plan import PlanError
 from topology.planning import build_plan
+from topology.problem import Problem
 from topology.rates import choose_rates
 
 SIZES = [3, 4, 10, 16, 33]
@@ -87,7 +88,7 @@ def test_resistances_against_the_pseudo_inverse(seed: int) -> None:
 def test_no_rates_fall_below_the_bound(seed: int) -> None:
     n, ends, rates = random_network(seed)
     matrix = laplacian(n, ends, rates / rates.sum())
-    _, record = choose_rates("uniform", n, ends)
+    _, record = choose_rates("uniform", Problem.of(n, ends))
     assert total_rate(chi1(matrix), chi2(matrix, ends)) >= record.lower_bound
     assert record.certified_gap == pytest.approx(record.total_rate / record.lower_bound - 1)
     assert record.lower_bound == pytest.approx((n - 1) / math.sqrt(2))

@@ -19,7 +19,6 @@ from topology.problem import Problem, Reals
 
 ITERATIONS_MAX = 200
 ROUNDING = 1e-13
-TINY = 1e-300
 
 
 class Direction(NamedTuple):
@@ -147,7 +146,10 @@ class Newton:
             energy, before = float(left @ soft), energy
             ahead = soft + energy / before * ahead
             stretched = self.product(ahead)
-            length = energy / max(float(ahead @ stretched), TINY)
+            curvature = float(ahead @ stretched)
+            if not curvature > 0:
+                break  # nothing but rounding is left
+            length = energy / curvature
             found += length * ahead
             left -= length * stretched
         return found

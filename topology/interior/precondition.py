@@ -7,6 +7,8 @@ been spent on conjugate gradients as it costs; from then on every point has its 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -69,7 +71,7 @@ class Preconditioner:
         matrix *= self.scale[:, None]
         self.factor = _ridged_factor(matrix, 1e-13 if kind is np.float64 else 1e-6)
 
-    def _matrix(self, edges: NDArray[np.int64], kind: type[np.floating]) -> NDArray[np.floating]:
+    def _matrix(self, edges: NDArray[np.int64], kind: type[np.floating]) -> NDArray[Any]:
         k = len(edges)
         whole = np.zeros((k + 1, k + 1), kind)
         column = np.zeros(k, kind)

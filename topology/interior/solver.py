@@ -14,13 +14,13 @@ import numpy as np
 from scipy.linalg import eigvalsh
 from scipy.sparse.linalg import eigsh
 
-from topology.certificate import LEVEL, Dual, lower_bound, proves_infeasible
+from topology.certificate import LEVEL, dual_of, infeasible_limits, lower_bound
 from topology.interior.blocks import Blocks
 from topology.interior.matrices import DENSE_MAX
 from topology.interior.newton import Newton
 from topology.interior.point import Inside, start
 from topology.interior.precondition import Preconditioner
-from topology.problem import Infeasible, Problem, Reals, Solution, Step, Stop, Watch
+from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Step, Stop, Watch
 
 STEPS_MAX = 80
 FRACTION = 0.9
@@ -67,6 +67,8 @@ def solve_interior(
         primal, dual = (min(1.0, length) for length in newton.steps(predictor))
         left = max(newton.after(predictor, primal, dual) / mu, 1e-3)
         direction = newton.direction(mu * min(1.0, left) ** 2, accuracy, predictor)
+        if not np.isfinite(direction.unknowns).all():
+            break  # rounding has the upper hand: what has been found by now is all there is
         primal, dual = (min(1.0, FRACTION * length) for length in newton.steps(direction))
         point = point.stepped(blocks, direction, primal, dual)
     return search.answer()
@@ -83,8 +85,9 @@ class _Search:
         self.began_s = time.perf_counter()
         self.steps: list[Step] = []
         self.rates: Reals | None = None
-        self.dual: Dual | None = None
+        self.best: Blocks | None = None
         self.cost, self.bound = math.inf, -math.inf
+        self.reference = 0.0  # what the first rates cost, which know no limits
 
     @property
     def seconds(self) -> float:
@@ -92,7 +95,7 @@ class _Search:
 
     @property
     def gap(self) -> float:
-        return self.cost / self.bound - 1 if self.bound > 0 else math.inf
+        return self.cost / self.bound - 1 if self.bound > 0 and self.rates is not None else math.inf
 
     def out_of_time(self) -> bool:
         return self.seconds > self.stop.time_limit_s
@@ -100,23 +103,32 @@ class _Search:
     def note(self, at: Inside, blocks: Blocks) -> bool:
         """Take what a point has to offer; True when it may be the last one."""
         self._note_rates(at, blocks)
-        self._note_bound(self._dual(blocks))
+        self._note_bound(blocks)
         self.steps.append(Step(self.seconds, self.cost, self.bound))
         if self.watch:
             self.watch(self.steps[-1])
-        return self.gap <= self.stop.max_gap or self.out_of_time()
+        found = self.rates is not None and self.gap <= self.stop.max_gap
+        return found or self.out_of_time()
 
     def answer(self) -> Solution:
-        """The best that was found.
+        """The best that was found, its bound computed anew from the multipliers.
 
         Raises
         ------
         Infeasible
-            When nothing was found.
+            When no rates were found.
         """
-        if self.rates is None or self.dual is None:
-            raise Infeasible(self.dual, proved=False)
-        return Solution(self.rates, self.dual, self.bound, "interior point", tuple(self.steps))
+        assert self.best is not None, "every point has a bound"
+        held = self.best.resistances
+        if held is None:
+            dual = dual_of(self.problem, self.best.spectral.multiplier)
+        else:
+            weights = held.multiplier * held.values**2
+            dual = dual_of(self.problem, self.best.spectral.multiplier, held.inverse, weights)
+        dual = dual._replace(prices=self._dual(self.best).prices)
+        if self.rates is None:
+            raise Infeasible(None)
+        return Solution(self.rates, dual, lower_bound(self.problem, dual), "interior point", tuple(self.steps))
 
     def _note_rates(self, at: Inside, blocks: Blocks) -> None:
         connectivity = at.level + 1 / _largest(blocks.spectral.inverse)
@@ -125,6 +137,7 @@ class _Search:
             scale = math.sqrt(blocks.resistances.values.max() / connectivity)
         rates = scale * at.rates
         cost = float(self.problem.costs @ rates)
+        self.reference = self.reference or cost
         if cost < self.cost and self.problem.keeps_limits(rates):
             self.cost, self.rates = cost, rates
 
@@ -138,12 +151,13 @@ class _Search:
             prices[self.problem.budgeted] = blocks.limits.multiplier[len(self.problem.capped) :]
         return Dual(edges / -mass, y, prices)
 
-    def _note_bound(self, dual: Dual) -> None:
+    def _note_bound(self, blocks: Blocks) -> None:
+        dual = self._dual(blocks)
         bound = lower_bound(self.problem, dual)
-        if bound > self.bound:
-            self.bound, self.dual = bound, dual
-        if self.rates is None and proves_infeasible(self.problem, dual):
-            raise Infeasible(dual, proved=True)
+        if self.best is None or bound > self.bound:
+            self.bound, self.best = bound, blocks
+        if self.rates is None and (shares := infeasible_limits(self.problem, dual, self.reference)) is not None:
+            raise Infeasible(shares)
 
 
 def _largest(matrix: Reals) -> float:
