@@ -32,7 +32,7 @@ LEVEL = math.sqrt(2)
 """The λ2 that makes any rates stable, since no edge's resistance is above 2/λ2."""
 
 SPAN = 4.0
-HOPELESS = 1e4
+HOPELESS = 1e3
 TINY = 1e-300
 
 

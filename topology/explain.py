@@ -13,8 +13,8 @@ from topology.problem import Infeasible, Problem, Reals, Stop
 from topology.rates_large import solve_large
 
 MATTERS = 0.02
-CLOSE = 1.005
-TIME_LIMIT_S = 10.0
+CLOSE = 1.01
+TIME_LIMIT_S = 5.0
 NAMED_MAX = 4
 
 

@@ -147,7 +147,7 @@ class Newton:
             ahead = soft + energy / before * ahead
             stretched = self.product(ahead)
             curvature = float(ahead @ stretched)
-            if not curvature > 0:
+            if not curvature > ROUNDING * ROUNDING * energy:
                 break  # nothing but rounding is left
             length = energy / curvature
             found += length * ahead

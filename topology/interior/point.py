@@ -116,8 +116,11 @@ class Point:
             Signs(at.rates, given.signs),
         )
 
-    def stepped(self, blocks: Blocks, direction: Direction, primal: float, dual: float) -> Point:
-        """The point after steps of at most these lengths, shortened until it is inside for certain."""
+    def stepped(self, blocks: Blocks, direction: Direction, primal: float, dual: float) -> tuple[Point, float]:
+        """The point after steps of at most these lengths, shortened until it is inside for certain.
+
+        Also the length of the primal step.
+        """
         primal, at = self._moved(blocks, direction, primal)
         moves = dict(zip((type(block) for block in blocks), direction.moves, strict=True))
         dual, spectral, factor = _raised(self.multipliers.spectral, moves[Spectral].multiplier, dual)
@@ -133,7 +136,7 @@ class Point:
             rows, height = self.problem.limits
             slack = self.limits[0] + primal * moves[Limits].slack
             limits = slack, height - rows @ at.rates - slack
-        return Point(self.problem, at, multipliers, factor, limits)
+        return Point(self.problem, at, multipliers, factor, limits), primal
 
     def _moved(self, blocks: Blocks, direction: Direction, length: float) -> tuple[float, Inside]:
         change, at = direction.change, self.at

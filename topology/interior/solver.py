@@ -17,7 +17,7 @@ from scipy.sparse.linalg import eigsh
 from topology.certificate import LEVEL, dual_of, infeasible_limits, lower_bound
 from topology.interior.blocks import Blocks
 from topology.interior.matrices import DENSE_MAX
-from topology.interior.newton import Newton
+from topology.interior.newton import Direction, Newton
 from topology.interior.point import Inside, start
 from topology.interior.precondition import Preconditioner
 from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Step, Stop, Watch
@@ -25,7 +25,8 @@ from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Step, S
 STEPS_MAX = 80
 FRACTION = 0.9
 ACCURACY = 0.1
-LIMIT_TOLERANCE = 1e-9
+CUT = 0.1
+LEAST = 1e-3
 
 
 def solve_interior(
@@ -54,24 +55,31 @@ def solve_interior(
         When no rates keep the limits, or none were found in time.
     """
     search = _Search(problem, resistances, stop or Stop(), watch)
-    point = start(problem, resistances)
-    preconditioner = Preconditioner(problem)
+    point, preconditioner, cut = start(problem, resistances), Preconditioner(problem), False
     for _ in range(STEPS_MAX):
         blocks = point.blocks()
-        newton = Newton(problem, blocks, resistances, preconditioner, search.out_of_time)
         if search.note(point.at, blocks):
             break
+        newton = Newton(problem, blocks, resistances, preconditioner, search.out_of_time)
         accuracy = ACCURACY * min(newton.residual, max(search.gap, search.stop.max_gap), 1)
-        mu = newton.complementarity
-        predictor = newton.direction(0.0, 3 * accuracy)
-        primal, dual = (min(1.0, length) for length in newton.steps(predictor))
-        left = max(newton.after(predictor, primal, dual) / mu, 1e-3)
-        direction = newton.direction(mu * min(1.0, left) ** 2, accuracy, predictor)
-        if not np.isfinite(direction.unknowns).all():
-            break  # rounding has the upper hand: what has been found by now is all there is
-        primal, dual = (min(1.0, FRACTION * length) for length in newton.steps(direction))
-        point = point.stepped(blocks, direction, primal, dual)
+        direction, primal, dual = _aim(newton, accuracy, centring=cut)
+        point, taken = point.stepped(blocks, direction, primal, dual)
+        cut = taken < CUT * primal
     return search.answer()
+
+
+def _aim(newton: Newton, accuracy: float, *, centring: bool) -> tuple[Direction, float, float]:
+    """The direction from a point, and how far to go along it, primal and dual.
+
+    After a step that had to be cut short, ``centring`` asks for room instead of progress.
+    """
+    mu = newton.complementarity
+    predictor = newton.direction(0.0, 3 * accuracy)
+    primal, dual = (min(1.0, length) for length in newton.steps(predictor))
+    left = 1.0 if centring else min(1.0, max(newton.after(predictor, primal, dual) / mu, LEAST))
+    direction = newton.direction(mu * left**2, accuracy, predictor)
+    primal, dual = (min(1.0, FRACTION * length) for length in newton.steps(direction))
+    return direction, primal, dual
 
 
 class _Search:
