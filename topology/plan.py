@@ -10,7 +10,8 @@ Every edge has an owner, its ``a``, who runs the edge's clock and starts its exc
 Invariant
 ---------
 A :class:`Plan` that exists is sound: names are unique, its graph is simple and connected, its mixing matrix is
-doubly stochastic, its rates sum to what it promises. Whatever is wrong with a plan is a :class:`PlanError`.
+symmetric with rows that sum to 1 and entries from −1 to 1, its rates sum to what it promises. Whatever is wrong with
+a plan is a :class:`PlanError`.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class PlanEdge:
     rate : float
         Exchanges per unit of time; a unit is the time of one local gradient.
     weight : float
-        Entry of the symmetric mixing matrix, 0 to 1.
+        Entry of the symmetric mixing matrix, -1 to 1; the fastest averaging may need negative ones.
     cost : float
         What one exchange costs, in whatever the user counts.
     """
@@ -89,9 +90,10 @@ class PlanEdge:
             raise PlanError(f"an edge joins {shown(self.a)} to itself: join two different nodes.")
         _require_positive(self.rate, f"the rate of edge {shown(self.a)} – {shown(self.b)}")
         _require_positive(self.cost, f"the cost of edge {shown(self.a)} – {shown(self.b)}")
-        if not 0 <= self.weight <= 1:
+        # A symmetric matrix that averages has spectral norm 1, and no entry exceeds that norm: |uᵀWv| ≤ ‖W‖.
+        if not -1 <= self.weight <= 1:
             raise PlanError(
-                f"the weight of edge {shown(self.a)} – {shown(self.b)} is {self.weight}: write one from 0 to 1."
+                f"the weight of edge {shown(self.a)} – {shown(self.b)} is {self.weight}: write one from -1 to 1."
             )
 
 
@@ -265,8 +267,9 @@ def _check_rates(plan: Plan) -> None:
         )
     for name, edges in plan._adjacency.items():
         row = sum(edge.weight for edge in edges.values())
-        if row > 1 + ROW_TOLERANCE:
-            raise PlanError(f"the weights of {name}'s edges sum to {row:.9g}: they may sum to 1 at most.")
+        # What is left is the node's own weight, 1 − row, an entry like the others: from −1 to 1.
+        if not -ROW_TOLERANCE <= row <= 2 + ROW_TOLERANCE:
+            raise PlanError(f"the weights of {name}'s edges sum to {row:.9g}: write ones that sum to 0 to 2.")
 
 
 # -------------------------------------------------------------------------------------------- JSON

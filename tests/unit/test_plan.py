@@ -136,8 +136,10 @@ RATES = json.loads(plan_to_json(RING))["rates"]
         ({"edges": [{**EDGES[0], "rate": True}, *EDGES[1:]]}, "finite number"),
         ({"edges": [{**EDGES[0], "rate": 10**400}, *EDGES[1:]]}, "finite number"),
         ({"edges": [{**EDGES[0], "rate": 1.1 * EDGES[0]["rate"]}, *EDGES[1:]]}, "rates sum to"),
-        ({"edges": [{**EDGES[0], "weight": -0.1}, *EDGES[1:]]}, "from 0 to 1"),
-        ({"edges": [{**EDGES[0], "weight": 0.9}, *EDGES[1:]]}, "may sum to 1"),
+        ({"edges": [{**EDGES[0], "weight": -1.1}, *EDGES[1:]]}, "from -1 to 1"),
+        ({"edges": [{**EDGES[0], "weight": 1.1}, *EDGES[1:]]}, "from -1 to 1"),
+        ({"edges": [{**EDGES[0], "weight": math.nan}, *EDGES[1:]]}, "finite"),
+        ({"edges": [{**EDGES[0], "weight": -0.5}, *EDGES[1:]]}, "sum to -0.166666667: write ones that sum to 0 to 2"),
         ({"edges": [{**EDGES[0], "cost": 0}, *EDGES[1:]]}, "cost"),
         ({"rates": {**RATES, "chi1": 2 * RATES["chi1"]}}, "total_rate is"),
         ({"rates": {**RATES, "certified_gap": -1}}, "not negative"),
@@ -148,6 +150,16 @@ def test_what_is_wrong_is_said_in_one_sentence(changes, says) -> None:
     with pytest.raises(PlanError, match=says) as refused:
         plan_from_json(edited(**changes))
     assert "\n" not in str(refused.value)
+
+
+def test_weights_may_be_negative_and_a_node_may_have_a_negative_weight_of_its_own() -> None:
+    star = build_plan("star", 5)
+    hub_below_0 = replace(star, edges=tuple(replace(edge, weight=0.4) for edge in star.edges))  # 1 − 4 · 0.4
+    assert plan_from_json(plan_to_json(hub_below_0)) == hub_below_0
+    first, *others = RING.edges
+    assert replace(RING, edges=(replace(first, weight=-0.25), *others)).edges[0].weight == -0.25
+    with pytest.raises(PlanError, match=r"n0.s edges sum to 2\.4: write ones that sum to 0 to 2"):
+        replace(star, edges=tuple(replace(edge, weight=0.6) for edge in star.edges))
 
 
 @pytest.mark.parametrize(
