@@ -75,16 +75,20 @@ def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, wei
     return Dual(a, mean[i, i] + mean[j, j] - 2 * mean[i, j])
 
 
-def infeasible_limits(problem: Problem, dual: Dual, reference: float) -> Reals | None:
-    """What each limit adds to a proof that hardly any rates keep them all, shape (k,); None when there is no proof.
+def proves_infeasible(problem: Problem, dual: Dual, reference: float) -> bool:
+    """Whether a dual point proves that hardly any rates keep all limits.
 
-    The proof is a bound above ``HOPELESS`` times a reference cost: that of rates without limits. Limits are counted
-    as in ``problem.limits``.
+    The proof is a bound above ``HOPELESS`` times a reference cost: that of rates without limits.
     """
-    if not problem.limited:
-        return None
-    priced = _best(problem, problem.costs / HOPELESS, dual)
-    return priced.shares if priced.value > reference else None
+    return problem.limited and _best(problem, problem.costs / HOPELESS, dual).value > reference
+
+
+def limit_shares(problem: Problem, dual: Dual) -> Reals:
+    """What each limit adds to a proof that there are no rates, shape (k,), in the order of ``problem.limits``.
+
+    The prices are those of a linear programme, which names few limits.
+    """
+    return _best(problem, problem.costs / HOPELESS, dual._replace(prices=None)).shares
 
 
 class _Priced(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.certificate import limit_shares
 from topology.problem import Infeasible, Problem, Reals, Stop
 from topology.rates_large import solve_large
 
@@ -31,10 +32,11 @@ def say_infeasible(problem: Problem, names: Sequence[str], *, resistances: bool,
     error : Infeasible
         The solver's complaint.
     """
-    if error.shares is None:
+    if error.proof is None:
         return "no rates within these limits were found in the given time: allow more time, or raise some limits."
-    order = np.argsort(-error.shares)
-    guilty = order[error.shares[order] > MATTERS * error.shares.sum()]
+    shares = limit_shares(problem, error.proof)
+    order = np.argsort(-shares)
+    guilty = order[shares[order] > MATTERS * shares.sum()]
     enough = _enough(problem, guilty, resistances)
     relaxed = "" if resistances else ", or take '--rates optimal', which asks for less"
     said = f"no rates keep {_listed(problem, names, guilty)}"

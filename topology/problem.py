@@ -153,14 +153,13 @@ class Infeasible(Exception):
 
     Parameters
     ----------
-    shares : ndarray, shape (k,), or None
-        What each limit adds to the proof that there are none, in the order of :attr:`Problem.limits`; None without
-        a proof.
+    proof : Dual or None
+        The dual point that proves that there are none; None when it is not known.
     """
 
-    def __init__(self, shares: Reals | None) -> None:
-        super().__init__("no rates that keep the limits were found" if shares is None else "no rates keep the limits")
-        self.shares = shares
+    def __init__(self, proof: Dual | None) -> None:
+        super().__init__("no rates that keep the limits were found" if proof is None else "no rates keep the limits")
+        self.proof = proof
 
 
 class Solution(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import eigvalsh
 from scipy.sparse.linalg import eigsh
 
-from topology.certificate import LEVEL, dual_of, infeasible_limits, lower_bound
+from topology.certificate import LEVEL, dual_of, lower_bound, proves_infeasible
 from topology.interior.blocks import Blocks
 from topology.interior.matrices import DENSE_MAX
 from topology.interior.newton import Direction, Newton
@@ -164,8 +164,8 @@ class _Search:
         bound = lower_bound(self.problem, dual)
         if self.best is None or bound > self.bound:
             self.bound, self.best = bound, blocks
-        if self.rates is None and (shares := infeasible_limits(self.problem, dual, self.reference)) is not None:
-            raise Infeasible(shares)
+        if self.rates is None and proves_infeasible(self.problem, dual, self.reference):
+            raise Infeasible(dual)
 
 
 def _largest(matrix: Reals) -> float:
