@@ -227,6 +227,19 @@ def test_a_bridge_stands_out_of_thousands_of_edges() -> None:
     assert plan.edges[sketch.edges[-1]].a == "n59"
 
 
+def test_a_lone_line_is_seen_beside_a_dense_part() -> None:
+    graph = make_graph("barbell", 420)
+    plan = plan_of(graph, "barbell")
+    scale, sketch = shared_scale([plan]), sketch_plan(plan, 500)
+    _, colours = line_looks(plan, sketch, scale, cut_pen(plan, sketch, scale))
+    assert len(sketch.edges) < len(plan.edges)
+    (bridge,) = [
+        k for k, edge in enumerate(sketch.edges) if {plan.edges[edge].a, plan.edges[edge].b} == {"n209", "n210"}
+    ]
+    assert colours[bridge, 3] >= 0.5
+    assert np.median(colours[:, 3]) < 0.1
+
+
 def test_idle_edges_are_dotted_below_and_counted() -> None:
     parts = [1.0] * 9 + [1e-5] * 3
     plan = plan_of(make_graph("grid", 9), "grid", parts, "connectivity")
@@ -244,7 +257,7 @@ def test_of_very_many_edges_the_most_frequent_are_drawn() -> None:
     parts[::4485] = 50
     plan = plan_of(graph, "complete", parts, "optimal")
     sketch = sketch_plan(plan, 500)
-    assert LINES_MAX / 2 < len(sketch.edges) <= LINES_MAX
+    assert LINES_MAX / 2 < len(sketch.edges) < 1.1 * LINES_MAX
     assert set(range(0, 44850, 4485)) <= set(sketch.edges.tolist())
     assert len(set(sketch.edges.tolist())) == len(sketch.edges)
     assert f"drawn: {len(sketch.edges):,} edges" in words(plan_figure(plan))
