@@ -100,7 +100,7 @@ def fastest(
         allowed = max(SMALLEST_GAP, stop.max_gap * min(least, 1 - least))
         if least - bound <= allowed or spent_s > stop.time_limit_s:
             break
-        moved = _improve(program, point, allowed)
+        moved = _improve(program, point, allowed, began_s + stop.time_limit_s)
         if moved is None:  # rounding stands in the way of more
             break
         point, solver = moved, "interior point"
@@ -128,13 +128,13 @@ def _begin(program: Program, start: Reals) -> _Point:
     return _Point(start, modulus, mu * inverses, mu / slacks)
 
 
-def _improve(program: Program, at: _Point, allowed: float) -> _Point | None:
-    """One predictor and one corrector step; None when there is no progress."""
+def _improve(program: Program, at: _Point, allowed: float, until_s: float) -> _Point | None:
+    """One predictor and one corrector step; None when there is no progress. After ``until_s`` they may be inexact."""
     matrices, slacks = program.slacks(at.weights, at.modulus)
     size = 2 * (program.n - 1) + len(slacks)
     gap = float(np.vdot(at.duals, matrices) + at.multipliers @ slacks)
     try:
-        newton = _Newton(program, at, matrices, slacks, accuracy=0.05 * max(allowed, 0.1 * gap))
+        newton = _Newton(program, at, matrices, slacks, 0.05 * max(allowed, 0.1 * gap), until_s)
         guess = newton.direction(0.0, None)
         ahead, behind = (min(1.0, step) for step in _reaches(program, at, matrices, slacks, guess))
         left = float(np.vdot(at.duals + behind * guess.duals, matrices + ahead * guess.matrices))
@@ -184,8 +184,11 @@ class _Newton:
     Solved by conjugate gradients, with products of n × n matrices only; a Cholesky factor makes them one step long.
     """
 
-    def __init__(self, program: Program, at: _Point, matrices: Reals, slacks: Reals, accuracy: float) -> None:
-        self.program, self.at, self.slacks, self.accuracy = program, at, slacks, accuracy
+    def __init__(
+        self, program: Program, at: _Point, matrices: Reals, slacks: Reals, accuracy: float, until_s: float
+    ) -> None:
+        self.program, self.at, self.slacks = program, at, slacks
+        self.accuracy, self.until_s = accuracy, until_s
         self.inverses = np.linalg.inv(matrices) - program.mean
         self.ratios = at.multipliers / slacks
         self.local = csr_array(program.rows.T @ diags_array(self.ratios) @ program.rows)
@@ -220,7 +223,7 @@ class _Newton:
             image = self.program.adjoint(self._through(way), self.ratios * (self.program.rows @ way[:-1]))
             step = product / (way @ image)
             found, left = found + step * way, left - step * image
-            if np.abs(left).sum() <= self.accuracy:
+            if np.abs(left).sum() <= self.accuracy or time.perf_counter() > self.until_s:
                 break
             ahead, before = self.prepare(left), product
             product = left @ ahead
