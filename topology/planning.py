@@ -10,7 +10,7 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 
-from topology.families import FILE, make_graph
+from topology.families import FAMILIES, FILE, make_graph
 from topology.files import node_order
 from topology.limits import read_link_values, read_node_values
 from topology.orientation import orient
@@ -97,6 +97,11 @@ def build_plan(
     )
     kind = f"{FILE}{Path(family.removeprefix(FILE)).name}" if family.startswith(FILE) else family
     return Plan(VERSION, kind, seed, nodes, tuple(edges), record)
+
+
+def options_of(family: str) -> tuple[str, ...]:
+    """Which of degree, probability and radius a family takes; none of a graph from a file."""
+    return FAMILIES[family].options if family in FAMILIES else ()
 
 
 def pose_problem(graph: nx.Graph, names: Sequence[str], demands: Demands) -> Problem:

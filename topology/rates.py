@@ -35,6 +35,7 @@ DIGITS = 10
 IDLE = 1e-9
 LIMIT_TOLERANCE = 1e-8
 PROGRAMME_MAX = 2000
+ROUNDING = 1e-6
 
 
 class Asked(NamedTuple):
@@ -90,8 +91,18 @@ def connectivity(problem: Problem, asked: Asked) -> Allocation:
 def optimal(problem: Problem, asked: Asked) -> Allocation:
     """The least total cost: χ1 and χ2 at once."""
     found = solve_large(problem, resistances=True, stop=asked.stop, watch=asked.watch, solver=asked.solver)
-    gap = float(problem.costs @ found.rates) / found.bound - 1
-    return Allocation(_positive(found.rates), found.bound, max(0.0, gap), found.solver)
+    split = _positive(found.rates)
+    even = np.full(len(split), 1 / len(split))
+    if _cost(problem, even) <= _cost(problem, split) * (1 + ROUNDING):
+        split = even  # as on a ring or a star, where nothing is gained
+    return Allocation(split, found.bound, max(0.0, _cost(problem, split) / found.bound - 1), found.solver)
+
+
+def _cost(problem: Problem, probabilities: Reals) -> float:
+    """What exchanges cost per unit of time when they are just stable, or inf when that breaks a limit."""
+    matrix = laplacian(problem.n, problem.ends, probabilities)
+    rates = total_rate(chi1(matrix), chi2(matrix, problem.ends)) * probabilities
+    return float(problem.costs @ rates) if problem.keeps_limits(rates, LIMIT_TOLERANCE) else math.inf
 
 
 RATES: dict[str, Callable[[Problem, Asked], Allocation]] = {

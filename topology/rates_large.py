@@ -53,4 +53,13 @@ def _interior(problem: Problem, resistances: bool, stop: Stop, watch: Watch | No
     return solve_interior(problem, resistances=resistances, stop=stop, watch=watch)
 
 
-SOLVERS: dict[str, Callable[[Problem, bool, Stop, Watch | None], Solution]] = {"interior-point": _interior}
+def _modelled(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
+    from topology.semidefinite import reference_rates  # importing cvxpy takes a second
+
+    return reference_rates(problem, resistances=resistances, stop=stop, watch=watch)
+
+
+SOLVERS: dict[str, Callable[[Problem, bool, Stop, Watch | None], Solution]] = {
+    "interior-point": _interior,
+    "cvxpy": _modelled,
+}

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from node.cli.certs import certs
+from node.cli.compare import compare
 from node.cli.data import data
 from node.cli.plan import plan
 from node.cli.report import report
@@ -22,7 +23,7 @@ from node.cli.version import version
 from node.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for command in (plan, show, data, certs, run, testbed, simulate, status, report, version):
+for command in (plan, show, compare, data, certs, run, testbed, simulate, status, report, version):
     app.command()(command)
 
 

@@ -6,55 +6,87 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from node.cli.show import AsJson, ModelSize, planning, print_promises
+from node.cli import planner
+from node.cli.planner import closing_gap, model_bytes, planning, stop_rule
+from node.cli.promises import print_promises
 from topology.plan import save_plan
+
+FAMILIES = (
+    "complete, ring, line, star, grid, torus, hypercube, exponential, regular, erdos-renyi, geometric, small-world, "
+    "tree, barbell, lollipop, or file:PATH for a graph of your own (edge list, GraphML or plan)."
+)
 
 
 def plan(
-    family: Annotated[
-        str, typer.Argument(help="complete, ring, line, star, grid, torus, exponential or regular.", show_default=False)
-    ],
-    nodes: Annotated[int, typer.Option("--nodes", "-n", help="Number of peers, 2 or more.", show_default=False)],
-    degree: Annotated[
-        int | None, typer.Option(help="Neighbours of each peer (regular).", show_default="4 where one can choose")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="What random families draw from; the same seed, the same plan.")] = 0,
-    rates: Annotated[str, typer.Option(help="How often each edge exchanges: uniform.")] = "uniform",
-    weights: Annotated[str, typer.Option(help="Mixing matrix of synchronous rounds: metropolis.")] = "metropolis",
+    family: Annotated[str, typer.Argument(help=FAMILIES, show_default=False)],
+    nodes: planner.Nodes = None,
+    degree: planner.Degree = None,
+    seed: planner.Seed = 0,
+    probability: planner.Probability = None,
+    radius: planner.Radius = None,
+    rates: Annotated[
+        str,
+        typer.Option(
+            help="How often each edge exchanges: optimal, connectivity or uniform.", rich_help_panel=planner.RATES
+        ),
+    ] = "optimal",
+    weights: Annotated[
+        str, typer.Option(help="Mixing matrix of synchronous rounds: metropolis, best-constant, fdla or fmmc.")
+    ] = "metropolis",
+    link_costs: planner.LinkCosts = None,
+    capacities: planner.Capacities = None,
+    budgets: planner.Budgets = None,
+    max_gap: planner.MaxGap = 0.001,
+    time_limit: planner.TimeLimit = "60s",
+    solver: planner.Solver = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the plan here, as JSON.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Draw the plan here: .png, .svg or .pdf.")] = None,
-    host: Annotated[str, typer.Option(help="Host of all peers.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the first peer; the others' follow.")] = 7700,
+    host: Annotated[str, typer.Option(help="Host of all peers.", rich_help_panel=planner.ADDRESSES)] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port of the first peer; the others' follow.", rich_help_panel=planner.ADDRESSES)
+    ] = 7700,
     http_port: Annotated[
         int | None,
         typer.Option(
-            help="Port of the first peer's health and metrics page.", show_default="9700, or after the peers'"
+            help="Port of the first peer's health and metrics page.",
+            show_default="9700, or after the peers'",
+            rich_help_panel=planner.ADDRESSES,
         ),
     ] = None,
     named_hosts: Annotated[
         bool,
-        typer.Option("--named-hosts", help="Every peer on a host of its own name, with the same ports: containers."),
+        typer.Option(
+            "--named-hosts",
+            help="Every peer on a host of its own name, with the same ports: containers.",
+            rich_help_panel=planner.ADDRESSES,
+        ),
     ] = False,
-    model_size: ModelSize = "1MiB",
-    as_json: AsJson = False,
+    model_size: planner.ModelSize = "1MiB",
+    as_json: planner.AsJson = False,
 ) -> None:
     """Plan who exchanges models with whom, and how often.
 
     Rates are exchanges per unit of time; one unit is the time of one local gradient.
     """
+    size, stop = model_bytes(model_size), stop_rule(max_gap, time_limit)
     with planning():
-        from topology.planning import build_plan
+        from topology.planning import Demands, build_plan
 
-        with Console(stderr=True).status(f"planning {nodes} peers"):
+        with closing_gap(f"planning {family}", max_gap) as watch:
             made = build_plan(
                 family,
                 nodes,
                 seed=seed,
                 degree=degree,
+                probability=probability,
+                radius=radius,
                 rates=rates,
                 weights=weights,
+                demands=Demands(link_costs, capacities, budgets),
+                stop=stop,
+                watch=watch,
+                solver=solver,
                 host=host,
                 port=port,
                 http_port=http_port,
@@ -66,4 +98,4 @@ def plan(
             from topology.draw import draw_plan
 
             draw_plan(made, draw)
-        print_promises(made, model_size, as_json)
+        print_promises(made, size, as_json)

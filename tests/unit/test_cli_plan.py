@@ -1,4 +1,4 @@
-"""``gradvine plan`` and ``gradvine show``: what they print, write and refuse."""
+"""``gradvine plan``, ``show`` and ``compare``: what they print, write and refuse."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from node.cli.compare import compare
 from node.cli.plan import plan
 from node.cli.show import show
 from node.errors import ConfigError, UserError
@@ -25,6 +26,7 @@ def invoke(monkeypatch):
     app = typer.Typer()
     app.command()(plan)
     app.command()(show)
+    app.command()(compare)
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
@@ -33,7 +35,7 @@ def test_plan_writes_draws_and_prints(invoke, tmp_path) -> None:
     picture = tmp_path / "plan.png"
     result = invoke("plan", "ring", "--nodes", 8, "-o", out, "--draw", picture)
     assert result.exit_code == 0
-    assert load_plan(out).digest == build_plan("ring", 8).digest
+    assert load_plan(out).digest == build_plan("ring", 8, rates="optimal").digest
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "ring, 8 peers" in result.stdout
     assert invoke("show", out).stdout == result.stdout
@@ -41,7 +43,7 @@ def test_plan_writes_draws_and_prints(invoke, tmp_path) -> None:
 
 def test_json_has_the_promised_keys(invoke, tmp_path) -> None:
     out = tmp_path / "plan.json"
-    made = json.loads(invoke("plan", "torus", "-n", 16, "--json", "-o", out).stdout)
+    made = json.loads(invoke("plan", "torus", "-n", 16, "--rates", "uniform", "--json", "-o", out).stdout)
     assert (made["family"], made["nodes"], made["edges"], made["diameter"]) == ("torus", 16, 32, 4)
     assert made["chi1"] == pytest.approx(16)
     assert made["chi2"] == pytest.approx(7.5)
@@ -49,6 +51,68 @@ def test_json_has_the_promised_keys(invoke, tmp_path) -> None:
     assert made["policy"] == "uniform"
     assert {"lower_bound", "certified_gap", "solver", "seconds", "spectral_gap"} < set(made)
     assert json.loads(invoke("show", out, "--json").stdout) == made
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ring", "-n", 12], "Nothing was gained: uniform rates do as well"),
+        (["complete", "-n", 9, "--rates", "uniform"], "Uniform rates are the best there are"),
+        (["grid", "-n", 16, "--rates", "uniform"], "'--rates optimal' says what better ones would save"),
+        (["barbell", "-n", 10], "Optimal rates need 52.6% less than uniform ones, and are within 0.0"),
+        (["line", "-n", 20, "--rates", "connectivity"], "Connectivity rates need 78.2% more than uniform ones"),
+        (["barbell", "-n", 10, "--rates", "connectivity"], "policy gap"),
+    ],
+)
+def test_what_was_gained_is_said_in_words(words, says, invoke) -> None:
+    """38.44, 18.22 and 121.1, 215.8 are the totals before and after."""
+    assert says in invoke("plan", *words, "--max-gap", "1e-4").stdout
+
+
+def test_costs_and_limits_come_from_files(invoke, tmp_path) -> None:
+    (tmp_path / "costs.csv").write_text("a,b,cost\nn4,n5,10\n")
+    (tmp_path / "budgets.csv").write_text("n4,9\n")
+    (tmp_path / "capacities.csv").write_text("n4,n5,2\n")
+    words = ["barbell", "-n", 10, "-o", tmp_path / "plan.json", "--link-costs", tmp_path / "costs.csv"]
+    words += ["--budgets", tmp_path / "budgets.csv", "--capacities", tmp_path / "capacities.csv"]
+    result = invoke("plan", *words)
+    assert "total cost" in result.stdout
+    made = load_plan(tmp_path / "plan.json")
+    edges = made.edges_of("n4")
+    assert edges["n5"].cost == 10
+    assert edges["n5"].rate <= 2 * (1 + 1e-8)
+    assert sum(edge.rate for edge in edges.values()) <= 9 * (1 + 1e-8)
+    figures = json.loads(invoke("show", tmp_path / "plan.json", "--json").stdout)
+    assert figures["total_cost"] == pytest.approx(sum(edge.rate * edge.cost for edge in made.edges))
+    assert figures["certified_gap"] == pytest.approx(figures["total_cost"] / figures["lower_bound"] - 1)
+
+
+def test_a_graph_from_a_file(invoke, tmp_path) -> None:
+    (tmp_path / "office.txt").write_text("anna bert\nbert carl\ncarl anna\n")
+    assert "file:office.txt, 3 peers" in invoke("plan", f"file:{tmp_path / 'office.txt'}").stdout
+
+
+def test_time_that_is_up_is_no_failure(invoke) -> None:
+    result = invoke("plan", "grid", "-n", 64, "--time-limit", "1ms", "--max-gap", "0", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["certified_gap"] > 1e-3
+
+
+def test_compare_puts_families_side_by_side(invoke, tmp_path) -> None:
+    result = invoke("compare", "line", "grid", "barbell", "-n", 16)
+    assert result.exit_code == 0
+    for said in ("26.252", "27.19", "24.89", "Connectivity rates need more than uniform ones on: line, grid.", "line:"):
+        assert said in result.stdout
+    assert "The fewest exchanges: grid, 24.89" in result.stdout
+
+
+def test_compare_as_json_and_in_pictures(invoke, tmp_path) -> None:
+    picture = tmp_path / "grid.png"
+    result = invoke("compare", "regular", "-n", 16, "--degree", 3, "--json", "--draw", picture)
+    figures = json.loads(result.stdout)
+    assert [each["policy"] for each in figures] == ["uniform", "connectivity", "optimal"]
+    assert {each["edges"] for each in figures} == {24}
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_model_size_scales_bytes(invoke) -> None:
@@ -67,6 +131,13 @@ def test_named_hosts(invoke, tmp_path) -> None:
         (["plan", "rong", "-n", 4], "did you mean 'ring'"),
         (["plan", "grid", "-n", 7], "7 is prime"),
         (["plan", "ring", "-n", 1], "at least two"),
+        (["plan", "ring"], "say how many peers"),
+        (["plan", "ring", "-n", 4, "--max-gap", "-1"], "--max-gap -1"),
+        (["plan", "ring", "-n", 4, "--time-limit", "soon"], "--time-limit soon"),
+        (["plan", "ring", "-n", 4, "--time-limit", "0s"], "above zero"),
+        (["plan", "ring", "-n", 4, "--solver", "cvxpi"], "did you mean 'cvxpy'"),
+        (["compare", "ring", "rong", "-n", 4], "did you mean 'ring'"),
+        (["compare", "ring", "line", "-n", 4, "--draw", "x.png"], "one graph"),
         (["plan", "ring", "-n", 4, "--model-size", "big"], "--model-size big can't be used"),
         (["plan", "ring", "-n", 4, "--draw", "plan.txt"], "picture can't be written"),
         (["plan", "ring", "-n", 4, "-o", "absent/plan.json"], "can't be written to absent"),

@@ -214,3 +214,9 @@ def test_progress_is_told_and_the_gap_closes() -> None:
 def test_unknown_solvers_suggest_the_nearest() -> None:
     with pytest.raises(PlanError, match="did you mean 'interior-point'"):
         build_plan("ring", 4, rates="optimal", solver="interior")
+
+
+@pytest.mark.parametrize(("family", "n"), [("complete", 7), ("ring", 9), ("star", 8), ("line", 12), ("torus", 16)])
+def test_where_nothing_is_gained_rates_stay_uniform(family: str, n: int) -> None:
+    rates = {edge.rate for edge in build_plan(family, n, rates="optimal").edges}
+    assert max(rates) == pytest.approx(min(rates), rel=1e-9)

@@ -66,19 +66,40 @@ class Block(Protocol):
     """What a constraint contributes; see the module."""
 
     @property
-    def slack(self) -> Reals: ...
+    def slack(self) -> Reals:
+        """What must not turn negative."""
+
     @property
-    def multiplier(self) -> Reals: ...
+    def multiplier(self) -> Reals:
+        """Its multiplier, of the same shape."""
+
     @property
-    def degree(self) -> int: ...
-    def force(self) -> Pull: ...
-    def centred(self, mu: float, corrector: Reals | float) -> Pull: ...
-    def product(self, change: Change) -> Pull: ...
-    def diagonal(self) -> Pull: ...
-    def fill(self, system: Dense, chosen: Chosen) -> None: ...
-    def move(self, change: Change, mu: float, corrector: Reals | float) -> Move: ...
-    def corrector(self, move: Move) -> Reals: ...
-    def steps(self, move: Move) -> tuple[float, float]: ...
+    def degree(self) -> int:
+        """How many products of slack and multiplier the block has."""
+
+    def force(self) -> Pull:
+        """How hard the multiplier pulls on the rates and on the level."""
+
+    def centred(self, mu: float, corrector: Reals | float) -> Pull:
+        """The force of the multiplier for which all products are mu, less a corrector."""
+
+    def product(self, change: Change) -> Pull:
+        """What the force loses by a change."""
+
+    def diagonal(self) -> Pull:
+        """What the force on each edge loses by a unit change of its own rate, or little less."""
+
+    def fill(self, system: Dense, chosen: Chosen) -> None:
+        """Add the products' matrix over chosen edges."""
+
+    def move(self, change: Change, mu: float, corrector: Reals | float) -> Move:
+        """How slack and multiplier follow a change."""
+
+    def corrector(self, move: Move) -> Reals:
+        """The second-order term of a move, in units of the multiplier."""
+
+    def steps(self, move: Move) -> tuple[float, float]:
+        """The longest steps that keep the slack, and the multiplier, from turning negative."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,144 @@
+"""``gradvine compare``: families side by side, each with every rates policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from node.cli import planner
+from node.cli.planner import closing_gap, model_bytes, planning, stop_rule
+from node.cli.promises import size
+
+if TYPE_CHECKING:
+    from topology.plan import Plan
+
+POLICIES = ("uniform", "connectivity", "optimal")
+
+
+def compare(
+    families: Annotated[
+        list[str], typer.Argument(metavar="FAMILY...", help="As of 'gradvine plan'.", show_default=False)
+    ],
+    nodes: planner.Nodes = None,
+    degree: planner.Degree = None,
+    seed: planner.Seed = 0,
+    probability: planner.Probability = None,
+    radius: planner.Radius = None,
+    max_gap: planner.MaxGap = 0.001,
+    time_limit: planner.TimeLimit = "60s",
+    solver: planner.Solver = "auto",
+    draw: Annotated[
+        Path | None, typer.Option(help="Draw the policies side by side here, of one family: .png, .svg or .pdf.")
+    ] = None,
+    model_size: planner.ModelSize = "1MiB",
+    as_json: planner.AsJson = False,
+) -> None:
+    """Compare families at one size: what each costs with every rates policy, and how fast it mixes.
+
+    --degree, --probability and --radius are used by the families that have them. --time-limit is for each search.
+    """
+    size_bytes, stop = model_bytes(model_size), stop_rule(max_gap, time_limit)
+    given = {"degree": degree, "probability": probability, "radius": radius}
+    with planning():
+        from topology.planning import build_plan, options_of
+
+        rows: list[dict[str, Plan]] = []
+        for family in families:
+            options: dict[str, Any] = {key: given[key] for key in options_of(family)}
+            rows.append({})
+            for policy in POLICIES:
+                with closing_gap(f"planning {family}, {policy} rates", max_gap) as watch:
+                    rows[-1][policy] = build_plan(
+                        family, nodes, seed=seed, rates=policy, stop=stop, watch=watch, solver=solver, **options
+                    )
+        if draw:
+            from topology.draw import draw_comparison
+
+            draw_comparison([plan for plans in rows for plan in plans.values()], draw)
+        _print(rows, size_bytes, as_json)
+
+
+def _print(rows: list[dict[str, Plan]], size_bytes: int, as_json: bool) -> None:
+    from topology.promises import promises
+
+    each = [{policy: promises(plan, size_bytes) for policy, plan in plans.items()} for plans in rows]
+    if as_json:
+        typer.echo(json.dumps([figures for row in each for figures in row.values()], indent=2))
+        return
+    console = Console()
+    console.print(_table(each))
+    for line in _words(each):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _table(each: list[dict[str, dict[str, Any]]]) -> Table:
+    model = size(each[0]["optimal"]["model_bytes"])
+    table = Table(
+        title=f"exchanges per unit of time, by rates policy; model {model}", title_justify="left", header_style="bold"
+    )
+    table.add_column("family")
+    heads = (
+        "peers",
+        "edges",
+        "degree",
+        "diameter",
+        "spectral gap",
+        *POLICIES,
+        "gap",
+        "saves",
+        "a peer sends",
+        "busiest",
+    )
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in each:
+        best = row["optimal"]
+        degree, sent = best["degree"], best["bytes_sent"]
+        table.add_row(
+            best["family"],
+            str(best["nodes"]),
+            str(best["edges"]),
+            f"{degree['min']}–{degree['max']}" if degree["min"] < degree["max"] else str(degree["min"]),
+            str(best["diameter"]),
+            f"{best['spectral_gap']:.3g}",
+            *(_rate(row, policy) for policy in POLICIES),
+            f"{best['certified_gap']:.2%}",
+            f"{1 - best['total_rate'] / row['uniform']['total_rate']:.1%}",
+            size(sent["mean"]),
+            size(sent["max"]),
+        )
+    return table
+
+
+def _rate(row: dict[str, dict[str, Any]], policy: str) -> str:
+    rate = row[policy]["total_rate"]
+    shown = f"{rate:.5g}"
+    if rate > row["uniform"]["total_rate"] * 1.001:
+        return f"[red]{shown}[/red]"
+    return f"[green]{shown}[/green]" if rate < row["uniform"]["total_rate"] * 0.999 else shown
+
+
+def _words(each: list[dict[str, dict[str, Any]]]) -> list[str]:
+    """What the table says, in sentences."""
+    from topology.promises import verdict
+
+    words = [f"{row['optimal']['family']}: {verdict(row['optimal'])}" for row in each]
+    worse = [row["optimal"]["family"] for row in each if _is_worse(row)]
+    if worse:
+        words.append(f"Connectivity rates need more than uniform ones on: {', '.join(worse)}.")
+    if len(each) > 1:
+        least = min(each, key=lambda row: float(row["optimal"]["total_rate"]))["optimal"]
+        words.append(
+            f"The fewest exchanges: {least['family']}, {least['total_rate']:.5g} per unit of time, "
+            f"{size(least['bytes_sent']['mean'])} by a peer on average."
+        )
+    return words
+
+
+def _is_worse(row: dict[str, dict[str, Any]]) -> bool:
+    return bool(row["connectivity"]["total_rate"] > 1.001 * row["uniform"]["total_rate"])
