@@ -54,12 +54,12 @@ class Change(NamedTuple):
 
 @dataclass
 class Dense:
-    """Newton's matrix over chosen edges: what blocks add to it, and its whole diagonal over all edges."""
+    """Newton's matrix over chosen edges: what blocks add to it, its whole diagonal, and whether it must be exact."""
 
     matrix: NDArray[np.floating]
     column: NDArray[np.floating]
     diagonal: Reals
-    all_edges: bool
+    exact: bool
 
 
 class Block(Protocol):
@@ -259,7 +259,7 @@ class Resistances(_Plain):
         system.matrix += part
         # A constraint that hardly holds its own edge holds no other one.
         held = self.stiffness * self.values**4 > HELD * system.diagonal
-        active = np.flatnonzero(held | system.all_edges)
+        active = np.flatnonzero(held | system.exact)
         squares = edge_products(inverse, ends, self.ends[active])
         squares *= squares
         system.column += squares @ self.stiffness[active].astype(kind)

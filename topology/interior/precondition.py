@@ -75,7 +75,7 @@ class Preconditioner:
         k = len(edges)
         whole = np.zeros((k + 1, k + 1), kind)
         column = np.zeros(k, kind)
-        system = Dense(whole[:k, :k], column, self.diagonal[:-1], k == len(self.diagonal) - 1)
+        system = Dense(whole[:k, :k], column, self.diagonal[:-1], exact=kind is np.float64)
         for block in self.blocks:
             block.fill(system, edges)
         if self.free_level:
