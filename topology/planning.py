@@ -90,7 +90,7 @@ def build_plan(
     nodes = _place(names, host, port, http_port, named_hosts)
     problem = pose_problem(graph, names, demands or Demands())
     edge_rates, record = choose_rates(rates, problem, names=names, stop=stop, watch=watch, solver=solver)
-    edge_weights = choose_weights(weights, problem.n, problem.ends)
+    edge_weights = choose_weights(weights, problem.n, problem.ends, stop or Stop())
     edges = (
         PlanEdge(names[a], names[b], float(rate), float(weight), float(cost))
         for (a, b), rate, weight, cost in zip(problem.ends, edge_rates, edge_weights, problem.costs, strict=True)

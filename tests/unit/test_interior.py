@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.direct_sdp import direct_sdp
 from topology.certificate import LEVEL, limit_shares
-from topology.interior.blocks import Blocks, Change
+from topology.interior.blocks import Change
+from topology.interior.constraints import Blocks
 from topology.interior.matrices import (
     DENSE_MAX,
     cholesky,

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topology.interior.blocks import Blocks, Change, Move
+from topology.interior.blocks import Change, Move
+from topology.interior.constraints import Blocks
 from topology.interior.matrices import sparse_laplacian
 from topology.interior.precondition import Preconditioner
 from topology.problem import Problem, Reals

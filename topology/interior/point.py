@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from topology.certificate import LEVEL
-from topology.interior.blocks import Blocks, Limits, Resistances, Signs, Spectral
+from topology.interior.constraints import Blocks, Limits, Resistances, Signs, Spectral
 from topology.interior.matrices import cholesky, edge_values, inverse, sparse_laplacian
 from topology.interior.newton import Direction
 from topology.problem import Problem, Reals

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from topology.interior.blocks import Blocks, Dense
+from topology.interior.blocks import Dense
+from topology.interior.constraints import Blocks
 from topology.problem import Problem, Reals
 
 EXACT_MAX = 2500

@@ -15,7 +15,7 @@ from scipy.linalg import eigvalsh
 from scipy.sparse.linalg import eigsh
 
 from topology.certificate import LEVEL, dual_of, lower_bound, proves_infeasible
-from topology.interior.blocks import Blocks
+from topology.interior.constraints import Blocks
 from topology.interior.matrices import DENSE_MAX
 from topology.interior.newton import Direction, Newton
 from topology.interior.point import Inside, start
