@@ -41,11 +41,11 @@ def edge_values(matrix: Reals, ends: Ends) -> Reals:
 def edge_products(matrix: NDArray[np.floating], rows: Ends, columns: Ends) -> NDArray[np.floating]:
     """b_eᵀ M b_f for e in rows and f in columns, in the matrix's own precision."""
     out = np.empty((len(rows), len(columns)), matrix.dtype)
-    k, l = np.ascontiguousarray(columns.T)
+    first_end, other_end = np.ascontiguousarray(columns.T)
     for first in range(0, len(rows), BLOCK):
         i, j = rows[first : first + BLOCK].T
         part = matrix[i] - matrix[j]
-        np.subtract(np.take(part, k, axis=1), np.take(part, l, axis=1), out=out[first : first + BLOCK])
+        np.subtract(part.take(first_end, 1), part.take(other_end, 1), out=out[first : first + BLOCK])
     return out
 
 
