@@ -44,7 +44,7 @@ PLANNER = "gradvine"
 TURNS, SHORT_S = 5, 2.0
 GRACE_S = 4.0
 OVERRUN = 3
-WIDTH = 132
+WIDTH = 140
 MEMORY_BYTES = 8 * 2**30
 DENSE_MAX = 2500
 BLOCK = 256
@@ -153,17 +153,18 @@ def table(sizes: Sizes, ways: list[str], stop: Stop) -> Iterator[dict[str, Any]]
                 if timed is None:
                     able.remove(way)
                 else:
-                    note(row, way, problem, timed)
+                    note(row, way, problem, timed, stop.max_gap)
             yield row
 
 
-def note(row: dict[str, Any], way: str, problem: Problem, timed: Timed) -> None:
+def note(row: dict[str, Any], way: str, problem: Problem, timed: Timed, aim: float) -> None:
     """Write an answer into its row; the planner's comes first, and the others are compared with its bound."""
     row["seconds"][way] = timed.seconds
     if way == PLANNER:
         row["optimal"], row["bound"] = float(timed.answer.rates.sum()), timed.answer.bound
         row["steps"] = [(step.seconds, step.gap) for step in timed.answer.steps]
         row["gap"][way] = row["optimal"] / row["bound"] - 1
+        row["done"] = row["gap"][way] <= aim
     elif "bound" in row:
         row["gap"][way] = total_of(problem, np.maximum(timed.answer.rates, 1e-12)) / row["bound"] - 1
 
@@ -224,7 +225,8 @@ def cell(row: dict[str, Any], way: str) -> str:
     if way not in row["seconds"]:
         return "–"
     gap = f"  {row['gap'][way]:.0e}" if way in row["gap"] else ""
-    return f"{row['seconds'][way]:.3g} s{gap}"
+    seconds = row["seconds"][way]
+    return f"{seconds:.2g} s{gap}" if seconds < 10 else f"{seconds:.0f} s{gap}"
 
 
 def draw(rows: list[dict[str, Any]], ways: list[str], folder: Path) -> None:
@@ -232,19 +234,21 @@ def draw(rows: list[dict[str, Any]], ways: list[str], folder: Path) -> None:
     from matplotlib.figure import Figure
 
     def picture(name: str, x: str, y: str, lines: list[tuple[str, list[Any], str]]) -> None:
-        figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+        figure = Figure(figsize=(7.6, 4.2), dpi=150, layout="constrained")
         axes = figure.add_subplot(xscale="log", yscale="log", xlabel=x, ylabel=y)
         for label, points, style in lines:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.5, markersize=4)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         figure.savefig(folder / name)
 
     marks = dict(zip(dict.fromkeys(row["family"] for row in rows), ("o-", "s--", "^:"), strict=False))
     lines = []
     for k, way in enumerate(ways):
         for family, mark in marks.items():
-            if points := [(r["n"], r["seconds"][way]) for r in rows if r["family"] == family and way in r["seconds"]]:
+            its = [row for row in rows if row["family"] == family and way in row["seconds"]]
+            points = [(row["n"], row["seconds"][way]) for row in its if way != PLANNER or row["done"]]
+            if points:
                 lines.append((f"{way}, {family}", points, f"C{k}{mark}"))
     picture("planner_time.png", "nodes", "seconds", lines)
     large = [row for row in rows if row["n"] in LARGE[row["family"]] and row.get("steps")]
