@@ -32,6 +32,7 @@ LEVEL = math.sqrt(2)
 """The λ2 that makes any rates stable, since no edge's resistance is above 2/λ2."""
 
 SPAN = 4.0
+BLOCK = 4096
 HOPELESS = 1e3
 TINY = 1e-300
 
@@ -67,11 +68,13 @@ def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, wei
     a = positive[i, i] + positive[j, j] - 2 * positive[i, j]
     if inverse is None or weights is None:
         return Dual(a)
-    columns = inverse[:, i] - inverse[:, j]
-    k = np.arange(len(i))
-    columns /= columns[i, k] - columns[j, k]
-    shares = np.maximum(weights, 0)
-    mean = (columns * (shares / shares.sum())) @ columns.T
+    shares = np.maximum(weights, 0) / np.maximum(weights, 0).sum()
+    mean = np.zeros((n, n))
+    for first in range(0, len(i), BLOCK):
+        part = slice(first, first + BLOCK)
+        columns, k = inverse[:, i[part]] - inverse[:, j[part]], np.arange(len(i[part]))
+        columns /= columns[i[part], k] - columns[j[part], k]
+        mean += (columns * shares[part]) @ columns.T
     return Dual(a, mean[i, i] + mean[j, j] - 2 * mean[i, j])
 
 
