@@ -27,7 +27,7 @@ from topology.certificate import lower_bound
 from topology.explain import say_excess, say_infeasible
 from topology.measures import chi1, chi2, laplacian, resistances, total_rate
 from topology.plan import Rates
-from topology.problem import Dual, Infeasible, Problem, Reals, Stop, Watch
+from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Stop, Watch
 from topology.rates_large import AUTO, solve_large
 from topology.records import PlanError, unknown
 
@@ -36,6 +36,7 @@ IDLE = 1e-9
 LIMIT_TOLERANCE = 1e-8
 PROGRAMME_MAX = 2000
 ROUNDING = 1e-6
+SMALL, FINE = 200, 1e-6
 
 
 class Asked(NamedTuple):
@@ -78,7 +79,7 @@ def connectivity(problem: Problem, asked: Asked) -> Allocation:
 
     Limits are kept by rates that are stable for λ2 ≥ √2 alone.
     """
-    found = solve_large(problem, resistances=False, stop=asked.stop, watch=asked.watch, solver=asked.solver)
+    found = _solve(problem, False, asked)
     split = _positive(found.rates)
     # The spectral half of the bound is the solver's; Foster's theorem at these rates gives the other half.
     felt = resistances(laplacian(problem.n, problem.ends, split), problem.ends)
@@ -90,7 +91,7 @@ def connectivity(problem: Problem, asked: Asked) -> Allocation:
 
 def optimal(problem: Problem, asked: Asked) -> Allocation:
     """The least total cost: χ1 and χ2 at once."""
-    found = solve_large(problem, resistances=True, stop=asked.stop, watch=asked.watch, solver=asked.solver)
+    found = _solve(problem, True, asked)
     split = _positive(found.rates)
     even = np.full(len(split), 1 / len(split))
     if _cost(problem, even) <= _cost(problem, split) * (1 + ROUNDING):
@@ -103,6 +104,13 @@ def _cost(problem: Problem, probabilities: Reals) -> float:
     matrix = laplacian(problem.n, problem.ends, probabilities)
     rates = total_rate(chi1(matrix), chi2(matrix, problem.ends)) * probabilities
     return float(problem.costs @ rates) if problem.keeps_limits(rates, LIMIT_TOLERANCE) else math.inf
+
+
+def _solve(problem: Problem, resistances: bool, asked: Asked) -> Solution:
+    stop = asked.stop
+    if problem.n <= SMALL:  # a few steps more cost nothing
+        stop = stop._replace(max_gap=min(stop.max_gap, FINE))
+    return solve_large(problem, resistances=resistances, stop=stop, watch=asked.watch, solver=asked.solver)
 
 
 RATES: dict[str, Callable[[Problem, Asked], Allocation]] = {

@@ -79,7 +79,7 @@ def _print(rows: list[dict[str, Plan]], size_bytes: int, as_json: bool) -> None:
 def _table(each: list[dict[str, dict[str, Any]]]) -> Table:
     first = each[0]["optimal"]
     table = Table(
-        title=f"{first['nodes']} peers, {size(first['model_bytes'])} a model; exchanges per unit of time by rates policy",
+        title=f"{first['nodes']} peers, {size(first['model_bytes'])} a model; exchanges per unit by rates policy",
         title_justify="left",
         header_style="bold",
         box=None,

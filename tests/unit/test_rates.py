@@ -82,7 +82,7 @@ def test_no_policy_beats_optimal_and_nothing_beats_its_bound(seed: int) -> None:
     n, ends = random_graph(seed)
     records = {policy: choose_rates(policy, Problem.of(n, ends))[1] for policy in RATES}
     best = records["optimal"]
-    assert best.total_rate <= min(record.total_rate for record in records.values()) * (1 + 1e-3)
+    assert best.total_rate <= min(record.total_rate for record in records.values()) * (1 + 2e-6)
     assert best.certified_gap <= 1e-3
     assert records["connectivity"].chi1 <= records["uniform"].chi1 * (1 + 1e-3)
     assert records["connectivity"].policy_gap <= 1e-3
