@@ -37,7 +37,7 @@ protos: setup
 	cd protos && ../$(BIN)/python regenerate.py
 
 bench: setup
-	for name in training virtual_time exchange memory startup recovery; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in training virtual_time exchange memory startup recovery planner; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

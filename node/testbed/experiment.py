@@ -21,6 +21,7 @@ from node.learning import check_data, open_task
 from node.place import find_algorithm
 from node.shards import Shard, load_shard, pool_shards, prepare
 from node.tasks import Task
+from topology.families import FILE
 from topology.plan import Plan, PlanError, load_plan, save_plan
 from topology.planning import build_plan
 
@@ -82,7 +83,9 @@ def choose_plan(file: Path | None, topology: str | None, nodes: int | None, degr
     try:
         if file:
             return load_plan(file)
-        return build_plan(topology or "exponential", 8 if nodes is None else nodes, degree=degree, seed=seed)
+        family = topology or "exponential"
+        size = 8 if nodes is None and not family.startswith(FILE) else nodes
+        return build_plan(family, size, degree=degree, seed=seed)
     except PlanError as error:
         raise ConfigError(str(error)) from None
 
