@@ -18,7 +18,7 @@ from topology.interior.constraints import Blocks
 from topology.problem import Problem, Reals
 
 EXACT_MAX = 2500
-FACTOR_MAX = 20_000
+CHOSEN_MAX = 8000
 WEAK = 0.003
 GATHERING = 40
 PATIENCE_MAX = 60
@@ -30,9 +30,9 @@ class Preconditioner:
 
     def __init__(self, problem: Problem) -> None:
         m, n = len(problem.ends), problem.n
-        factor, product = m**3 / 3 + GATHERING * m**2, 8 * n**3 + 100 * n**2
+        chosen = min(m, CHOSEN_MAX)
+        factor, product = chosen**3 / 3 + GATHERING * chosen**2, 8 * n**3 + 100 * n**2
         self.patience = int(np.clip(factor / product, PATIENCE_MIN, PATIENCE_MAX))
-        self.affordable = m <= FACTOR_MAX
         self.needed = False
 
     def start(self, diagonal: Reals, blocks: Blocks, free_level: bool) -> None:
@@ -44,7 +44,7 @@ class Preconditioner:
 
     def improve(self, spent: int) -> bool:
         """Whether the preconditioner has become another one after so many steps of conjugate gradients."""
-        if self.factored or not self.affordable or not (self.needed or spent >= self.patience):
+        if self.factored or not (self.needed or spent >= self.patience):
             return False
         self.needed = self.factored = True
         self._factor()
@@ -61,9 +61,9 @@ class Preconditioner:
         m = len(self.diagonal) - 1
         edges = np.arange(m)
         if m > EXACT_MAX:
-            own = self.diagonal[:-1]
-            coupled = own - self.blocks.signs.stiffness > WEAK * own
-            edges = edges[coupled]
+            coupled = 1 - self.blocks.signs.stiffness / self.diagonal[:-1]
+            strongest = np.sort(np.argsort(-coupled)[:CHOSEN_MAX])
+            edges = strongest[coupled[strongest] > WEAK]
         kind = np.float64 if len(edges) <= EXACT_MAX else np.float32
         matrix = self._matrix(edges, kind)
         self.chosen = np.append(edges, m)
