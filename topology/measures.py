@@ -8,8 +8,8 @@ With Λ = Σ_e λ_e b_e b_eᵀ, the Laplacian of the edge rates (b_e = e_i − e
 and accelerated asynchronous gossip needs χ1·χ2 ≤ ½ [1]_. Both fall in proportion as all rates grow, so that
 rates p that sum to 1 must be multiplied by at least √(2·χ1(p)·χ2(p)), the network's total rate.
 
-Graphs are given as n and ``ends``, an integer array of shape (m, 2) with the two ends of each edge; all that is
-done with them is dense, n × n.
+Graphs are given as n and ``ends``, an integer array of shape (m, 2) with the two ends of each edge. What takes a
+matrix is dense, n × n; what takes rates is sparse on graphs of more than ``DENSE_MAX`` nodes.
 
 .. [1] A. Nabli, E. Oyallon. DADAO: Decoupled Accelerated Decentralized Asynchronous Optimization. ICML 2023,
    arXiv:2208.00779.
@@ -18,15 +18,19 @@ done with them is dense, n × n.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import shortest_path
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, shortest_path
 
+from topology.elimination import resistance_method
 from topology.plan import Plan
 from topology.problem import Ends, Reals
+from topology.sparse import highest_eigenvalue, lowest_eigenpairs
+
+DENSE_MAX = 1500
+PRECISION = 1e-13
 
 
 def edge_ends(plan: Plan) -> Ends:
@@ -74,6 +78,33 @@ def resistances(laplacian: Reals, ends: Ends) -> Reals:
     return resistance
 
 
+def chis(n: int, ends: Ends, rates: Reals) -> tuple[float, float]:
+    """χ1 and χ2 of a connected graph's rates, in units of time.
+
+    Parameters
+    ----------
+    n : int
+        Number of nodes.
+    ends : ndarray of int, shape (m, 2)
+    rates : ndarray, shape (m,)
+        Above 0.
+    """
+    if n <= DENSE_MAX:
+        matrix = laplacian(n, ends, rates)
+        return chi1(matrix), chi2(matrix, ends)
+    method = resistance_method(n, ends)
+    values, _ = lowest_eigenpairs(n, ends, rates, 4, factorise=method.sparse, precision=PRECISION)
+    return 1 / float(values[0]), float(method.resistances(rates).max()) / 2
+
+
+def edge_resistances(n: int, ends: Ends, rates: Reals) -> Reals:
+    """The effective resistance of every edge, as :func:`resistances` has it from a matrix, shape (m,)."""
+    if n <= DENSE_MAX:
+        return resistances(laplacian(n, ends, rates), ends)
+    found: Reals = resistance_method(n, ends).resistances(rates)
+    return found
+
+
 def total_rate(chi1: float, chi2: float) -> float:
     """The smallest total rate, in edge events per unit of time, for χ1 and χ2 of rates that sum to 1."""
     return math.sqrt(2 * chi1 * chi2)
@@ -91,10 +122,49 @@ def spectral_gap(mixing: Reals) -> float:
     return float(1 - max(abs(values[0]), abs(values[-2])))
 
 
+def mixing_gap(n: int, ends: Ends, weights: Reals) -> float:
+    """The spectral gap of :func:`mixing_matrix`, which must average: the graph with non-zero weights is connected."""
+    if n <= DENSE_MAX:
+        return spectral_gap(mixing_matrix(n, ends, weights))
+    factorise = resistance_method(n, ends).sparse
+    values, _ = lowest_eigenpairs(n, ends, weights, 4, factorise=factorise, precision=PRECISION)
+    highest = highest_eigenvalue(n, ends, weights, factorise=factorise, precision=PRECISION)
+    return 1 - max(abs(1 - float(values[0])), abs(1 - highest))
+
+
 def diameter(n: int, ends: Ends) -> int:
-    """Most hops between two nodes of a connected graph."""
+    """Most hops between two nodes of a connected graph.
+
+    Large graphs are searched from nodes far from a middle one inwards, until no two nodes nearer to it can be farther
+    apart than what was found [1]_.
+
+    .. [1] P. Crescenzi, R. Grossi, M. Habib, L. Lanzi, A. Marino. On computing the diameter of real-world undirected
+       graphs. Theoretical Computer Science 514, 2013.
+    """
     adjacency = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n)).tocsr()
-    return int(shortest_path(adjacency, directed=False, unweighted=True).max())
+    if n <= DENSE_MAX:
+        return int(shortest_path(adjacency, directed=False, unweighted=True).max())
+    adjacency = csr_array(adjacency + adjacency.T)
+    across = _longest_path(adjacency, _longest_path(adjacency, 0)[-1])
+    order, before = breadth_first_order(adjacency, across[len(across) // 2])
+    hops = np.zeros(n, dtype=np.int64)
+    for node in order[1:]:
+        hops[node] = hops[before[node]] + 1
+    found = len(across) - 1
+    for node in order[::-1]:
+        if found >= 2 * hops[node]:
+            break
+        found = max(found, len(_longest_path(adjacency, node)) - 1)
+    return found
+
+
+def _longest_path(adjacency: csr_array, start: int) -> list[int]:
+    """A shortest path from a node to one that is farthest from it."""
+    order, before = breadth_first_order(adjacency, start)
+    path = [int(order[-1])]
+    while path[-1] != start:
+        path.append(int(before[path[-1]]))
+    return path[::-1]
 
 
 def messages_sent(n: int, ends: Ends, rates: Reals) -> Reals:
@@ -105,38 +175,3 @@ def messages_sent(n: int, ends: Ends, rates: Reals) -> Reals:
     """
     sent: Reals = np.bincount(ends.ravel(), weights=np.repeat(rates, 2), minlength=n).astype(np.float64)
     return sent
-
-
-def promises(plan: Plan, model_bytes: int) -> dict[str, Any]:
-    """All figures of a plan by name: what ``gradvine show --json`` prints.
-
-    Parameters
-    ----------
-    plan : Plan
-    model_bytes : int
-        Size of one model on the wire, in bytes.
-
-    Returns
-    -------
-    dict
-        The plan's rates record, and beside it: counts of nodes and edges, degrees, the most edges owned by one
-        node, diameter (hops), spectral gap of one round, and messages and bytes sent per node and unit of time.
-    """
-    n, ends = len(plan.nodes), edge_ends(plan)
-    degrees = np.bincount(ends.ravel(), minlength=n)
-    sent = messages_sent(n, ends, np.array([edge.rate for edge in plan.edges]))
-    mixing = mixing_matrix(n, ends, np.array([edge.weight for edge in plan.edges]))
-    return {
-        "family": plan.family,
-        "nodes": n,
-        "edges": len(ends),
-        **vars(plan.rates),
-        "diameter": diameter(n, ends),
-        "spectral_gap": spectral_gap(mixing),
-        "degree": {"min": int(degrees.min()), "mean": float(degrees.mean()), "max": int(degrees.max())},
-        "edges_owned_max": int(np.bincount(ends[:, 0]).max()),
-        "messages_sent": {"mean": float(sent.mean()), "max": float(sent.max())},
-        "bytes_sent": {"mean": float(sent.mean() * model_bytes), "max": float(sent.max() * model_bytes)},
-        "model_bytes": model_bytes,
-        "digest": plan.digest,
-    }

@@ -91,6 +91,20 @@ def lowest_eigenpairs(
     return values[order], vectors[:, order]
 
 
+def highest_eigenvalue(n: int, ends: Ends, rates: Reals, *, factorise: bool = True, precision: float = 1e-8) -> float:
+    """The largest eigenvalue of the Laplacian; see :func:`lowest_eigenpairs`."""
+    matrix = sparse_laplacian(n, ends, rates)
+    start = np.random.default_rng(n).standard_normal(n)
+    if not factorise:
+        return float(eigsh(matrix.tocsr(), k=1, which="LA", v0=start, tol=precision, return_eigenvectors=False)[0])
+    # Nothing is above Gershgorin's bound, so that the nearest eigenvalue to it is the largest one.
+    above = float(np.abs(matrix).sum(axis=0).max()) * (1 + 1e-8)
+    factor = symmetric_factor(csc_array(above * eye_array(n, format="csc") - matrix))
+    operator = LinearOperator((n, n), matvec=factor.solve, dtype=np.float64)
+    nearest = eigsh(operator, k=4, which="LA", v0=start, tol=precision, return_eigenvectors=False)
+    return above - 1 / float(nearest.max())
+
+
 def eigenvalues_below(n: int, ends: Ends, rates: Reals, level: float) -> int:
     """How many eigenvalues of the Laplacian are below a level, by Sylvester's law of inertia: an exact count.
 

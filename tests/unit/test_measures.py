@@ -12,11 +12,14 @@ from topology.families import FAMILIES
 from topology.measures import (
     chi1,
     chi2,
+    chis,
     diameter,
     edge_ends,
+    edge_resistances,
     laplacian,
     messages_sent,
-    promises,
+    mixing_gap,
+    mixing_matrix,
     resistances,
     spectral_gap,
     total_rate,
@@ -24,6 +27,7 @@ from topology.measures import (
 from topology.plan import PlanError
 from topology.planning import build_plan
 from topology.problem import Problem
+from topology.promises import promises
 from topology.rates import choose_rates
 
 SIZES = [3, 4, 10, 16, 33]
@@ -56,9 +60,9 @@ def test_published_totals(family: str, n: int, total: float) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_plan_as_written_is_just_stable(family: str) -> None:
-    plan = build_plan(family, 12)
+    plan = build_plan(family, 16)
     ends, rates = edge_ends(plan), np.array([edge.rate for edge in plan.edges])
-    matrix = laplacian(12, ends, rates)
+    matrix = laplacian(16, ends, rates)
     assert rates.sum() == pytest.approx(plan.rates.total_rate, rel=1e-8)
     assert chi1(matrix) * chi2(matrix, ends) == pytest.approx(0.5, rel=1e-8)
     assert chi1(matrix) == pytest.approx(plan.rates.chi1 / plan.rates.total_rate, rel=1e-8)
@@ -141,3 +145,65 @@ def test_addresses() -> None:
     for ports in ({"port": 0}, {"port": 65534}, {"http_port": 7702}, {"port": 65535, "named_hosts": True}):
         with pytest.raises(PlanError, match="port"):
             build_plan("ring", 3, **ports)
+
+
+def sparse_network(kind: str) -> nx.Graph:
+    """A connected graph on 0 … n−1 with no structure, with hardly a cycle, or with many."""
+    if kind == "star with tails":
+        return nx.from_edgelist([(0, k) for k in range(1, 60)] + [(k, k + 59) for k in range(1, 60, 3)])
+    if kind == "geometric":
+        return next(g for s in range(99) if nx.is_connected(g := nx.random_geometric_graph(150, 0.16, seed=s)))
+    graph = {
+        "ring": nx.cycle_graph(64),
+        "line": nx.path_graph(40),
+        "grid": nx.grid_2d_graph(9, 14),
+        "torus": nx.grid_2d_graph(8, 10, periodic=True),
+        "regular": nx.random_regular_graph(4, 120, seed=2),
+        "tree": nx.random_labeled_tree(150, seed=5),
+    }[kind]
+    return nx.convert_node_labels_to_integers(graph)
+
+
+KINDS = ["ring", "line", "grid", "torus", "regular", "tree", "geometric", "star with tails"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_measures_are_the_dense_ones(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = nx.convert_node_labels_to_integers(sparse_network(kind))
+    n, ends = len(graph), np.array(graph.edges)
+    draw = np.random.default_rng(7)
+    rates = draw.uniform(0.02, 2, len(ends))
+    weights = draw.uniform(0.2, 1, len(ends)) / max(degree for _, degree in graph.degree)
+    matrix = laplacian(n, ends, rates)
+    monkeypatch.setattr("topology.measures.DENSE_MAX", 1)
+    monkeypatch.setattr("topology.sparse.DENSE_NODES", 1)
+    assert chis(n, ends, rates) == pytest.approx((chi1(matrix), chi2(matrix, ends)), rel=1e-9)
+    np.testing.assert_allclose(edge_resistances(n, ends, rates), resistances(matrix, ends), rtol=1e-9)
+    for sign in (1, 1.9):  # the smallest eigenvalue of the mixing matrix counts where weights are large
+        expected = spectral_gap(mixing_matrix(n, ends, sign * weights))
+        assert mixing_gap(n, ends, sign * weights) == pytest.approx(expected, rel=1e-9)
+    assert diameter(n, ends) == nx.diameter(graph)
+
+
+@pytest.mark.parametrize("kind", ["regular", "grid"])
+def test_measures_without_a_factor(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = sparse_network(kind)
+    n, ends = len(graph), np.array(graph.edges)
+    rates = np.random.default_rng(7).uniform(0.02, 0.2, len(ends))
+    expected = (*chis(n, ends, rates), mixing_gap(n, ends, rates))
+    monkeypatch.setattr("topology.measures.DENSE_MAX", 1)
+    monkeypatch.setattr("topology.sparse.DENSE_NODES", 1)
+    monkeypatch.setattr("topology.elimination.DENSE_WORK", 0)
+    assert (*chis(n, ends, rates), mixing_gap(n, ends, rates)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_ten_thousand_peers_in_a_grid() -> None:
+    rows = np.arange(10_000).reshape(100, 100)
+    pairs = [(rows[:, :-1], rows[:, 1:]), (rows[:-1], rows[1:])]
+    ends = np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs])
+    one, two = chis(10_000, ends, np.ones(len(ends)))
+    assert one == pytest.approx(1 / (2 - 2 * math.cos(math.pi / 100)), rel=1e-9)
+    assert edge_resistances(10_000, ends, np.ones(len(ends))).sum() == pytest.approx(9999, rel=1e-10)  # Foster
+    assert 0.25 < two < 0.5  # half of what the edges of a wide grid have, and less than an edge alone
+    assert mixing_gap(10_000, ends, np.full(len(ends), 0.2)) == pytest.approx(0.2 / one, rel=1e-9)
+    assert diameter(10_000, ends) == 198
