@@ -6,17 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from topology.measures import (
-    chi1,
-    chi2,
-    diameter,
-    edge_ends,
-    laplacian,
-    messages_sent,
-    mixing_matrix,
-    spectral_gap,
-    total_rate,
-)
+from topology.measures import chis, diameter, edge_ends, messages_sent, mixing_gap, total_rate
 from topology.plan import Plan
 from topology.problem import Ends, Reals
 
@@ -45,7 +35,7 @@ def promises(plan: Plan, model_bytes: int) -> dict[str, Any]:
     costs = np.array([edge.cost for edge in plan.edges])
     degrees = np.bincount(ends.ravel(), minlength=n)
     sent = messages_sent(n, ends, rates)
-    mixing = mixing_matrix(n, ends, np.array([edge.weight for edge in plan.edges]))
+    weights = np.array([edge.weight for edge in plan.edges])
     return {
         "family": plan.family,
         "nodes": n,
@@ -55,7 +45,7 @@ def promises(plan: Plan, model_bytes: int) -> dict[str, Any]:
         "uniform_cost": uniform_cost(n, ends, costs),
         "idle_edges": int(np.sum(rates < IDLE * rates.mean())),
         "diameter": diameter(n, ends),
-        "spectral_gap": spectral_gap(mixing),
+        "spectral_gap": mixing_gap(n, ends, weights),
         "degree": {"min": int(degrees.min()), "mean": float(degrees.mean()), "max": int(degrees.max())},
         "edges_owned_max": int(np.bincount(ends[:, 0]).max()),
         "messages_sent": {"mean": float(sent.mean()), "max": float(sent.max())},
@@ -67,8 +57,7 @@ def promises(plan: Plan, model_bytes: int) -> dict[str, Any]:
 
 def uniform_cost(n: int, ends: Ends, costs: Reals) -> float:
     """What exchanges cost per unit of time when every edge has them equally often, just stably."""
-    matrix = laplacian(n, ends, np.full(len(ends), 1 / len(ends)))
-    return total_rate(chi1(matrix), chi2(matrix, ends)) * float(costs.mean())
+    return total_rate(*chis(n, ends, np.full(len(ends), 1 / len(ends)))) * float(costs.mean())
 
 
 def verdict(figures: dict[str, Any]) -> str:

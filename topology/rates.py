@@ -25,7 +25,7 @@ import numpy as np
 
 from topology.certificate import lower_bound
 from topology.explain import say_excess, say_infeasible
-from topology.measures import chi1, chi2, laplacian, resistances, total_rate
+from topology.measures import chis, edge_resistances, total_rate
 from topology.plan import Rates
 from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Stop, Watch
 from topology.rates_large import AUTO, solve_large
@@ -82,7 +82,7 @@ def connectivity(problem: Problem, asked: Asked) -> Allocation:
     found = _solve(problem, False, asked)
     split = _positive(found.rates)
     # The spectral half of the bound is the solver's; Foster's theorem at these rates gives the other half.
-    felt = resistances(laplacian(problem.n, problem.ends, split), problem.ends)
+    felt = edge_resistances(problem.n, problem.ends, split)
     prices = found.dual.prices if len(split) > PROGRAMME_MAX else None
     dual = Dual(found.dual.a, felt / float(split @ felt**2), prices)
     gap = float(problem.costs @ found.rates) / found.bound - 1
@@ -101,8 +101,7 @@ def optimal(problem: Problem, asked: Asked) -> Allocation:
 
 def _cost(problem: Problem, probabilities: Reals) -> float:
     """What exchanges cost per unit of time when they are just stable, or inf when that breaks a limit."""
-    matrix = laplacian(problem.n, problem.ends, probabilities)
-    rates = total_rate(chi1(matrix), chi2(matrix, problem.ends)) * probabilities
+    rates = total_rate(*chis(problem.n, problem.ends, probabilities)) * probabilities
     return float(problem.costs @ rates) if problem.keeps_limits(rates, LIMIT_TOLERANCE) else math.inf
 
 
@@ -173,8 +172,7 @@ def choose_rates(
     except Infeasible as error:
         raise PlanError(say_infeasible(problem, names, resistances=policy == "optimal", error=error)) from None
     spent_s = time.perf_counter() - began_s
-    matrix = laplacian(problem.n, problem.ends, found.probabilities)
-    one, two = _rounded(chi1(matrix)), _rounded(chi2(matrix, problem.ends))
+    one, two = (_rounded(chi) for chi in chis(problem.n, problem.ends, found.probabilities))
     total = total_rate(one, two)
     rates = np.array([_rounded(rate) for rate in total * found.probabilities])
     if not problem.keeps_limits(rates, LIMIT_TOLERANCE):

@@ -53,6 +53,12 @@ def _interior(problem: Problem, resistances: bool, stop: Stop, watch: Watch | No
     return solve_interior(problem, resistances=resistances, stop=stop, watch=watch)
 
 
+def _first_order(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
+    from topology.first_order import solve_first_order
+
+    return solve_first_order(problem, resistances=resistances, stop=stop, watch=watch)
+
+
 def _modelled(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
     from topology.semidefinite import reference_rates  # importing cvxpy takes a second
 
@@ -61,5 +67,6 @@ def _modelled(problem: Problem, resistances: bool, stop: Stop, watch: Watch | No
 
 SOLVERS: dict[str, Callable[[Problem, bool, Stop, Watch | None], Solution]] = {
     "interior-point": _interior,
+    "first-order": _first_order,
     "cvxpy": _modelled,
 }

@@ -217,9 +217,10 @@ def test_larger_graphs_close_their_gap(kind: str) -> None:
 
 
 def test_a_preconditioner_over_some_edges_still_leads_there(monkeypatch) -> None:
-    """Beyond a size only edges that pull on each other are factored, in single precision."""
+    """Beyond a size only edges that pull on each other are factored, in single precision, and more if need be."""
     monkeypatch.setattr("topology.interior.precondition.EXACT_MAX", 20)
-    monkeypatch.setattr("topology.interior.precondition.PATIENCE_MAX", 2)
+    monkeypatch.setattr("topology.interior.precondition.SIZE", 20)
+    monkeypatch.setattr("topology.interior.precondition.PRICE_MAX", 2)
     problem = Problem.of(20, graph(20))
     few = solve_interior(problem, resistances=True, stop=Stop(1e-4))
     monkeypatch.undo()

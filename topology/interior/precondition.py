@@ -1,8 +1,9 @@
 """Preconditioners of Newton's matrix: its diagonal, or a Cholesky factor over the edges that pull on each other.
 
 The diagonal costs nothing and does well on graphs with much symmetry and at the first points; a factor makes
-conjugate gradients end in a few steps, but costs about m³/3. As with hired skis, one is bought when as much has
-been spent on conjugate gradients as it costs; from then on every point has its own.
+conjugate gradients end in a few steps, but costs about k³/3 for k edges. As with hired skis, one is bought when
+as much has been spent on conjugate gradients as it costs, and a larger one when that happens again; from then on
+every point begins with one of that size.
 """
 
 from __future__ import annotations
@@ -18,21 +19,18 @@ from topology.interior.constraints import Blocks
 from topology.problem import Problem, Reals
 
 EXACT_MAX = 2500
-CHOSEN_MAX = 8000
+SIZE, GROWTH = 5000, 1.6
 WEAK = 0.003
 GATHERING = 40
-PATIENCE_MAX = 60
-PATIENCE_MIN = 2
+PRICE_MIN, PRICE_MAX = 2, 80
 
 
 class Preconditioner:
     """Applies an approximate inverse of Newton's matrix; :meth:`start` begins each point."""
 
     def __init__(self, problem: Problem) -> None:
-        m, n = len(problem.ends), problem.n
-        chosen = min(m, CHOSEN_MAX)
-        factor, product = chosen**3 / 3 + GATHERING * chosen**2, 8 * n**3 + 100 * n**2
-        self.patience = int(np.clip(factor / product, PATIENCE_MIN, PATIENCE_MAX))
+        self.problem = problem
+        self.size = min(SIZE, len(problem.ends))
         self.needed = False
 
     def start(self, diagonal: Reals, blocks: Blocks, free_level: bool) -> None:
@@ -41,14 +39,28 @@ class Preconditioner:
         self.blocks = blocks
         self.free_level = free_level
         self.factored = False
+        self.bought = 0
 
     def improve(self, spent: int) -> bool:
         """Whether the preconditioner has become another one after so many steps of conjugate gradients."""
-        if self.factored or not (self.needed or spent >= self.patience):
-            return False
-        self.needed = self.factored = True
+        if not self.factored:
+            if not self.needed and spent < self._price(self.size):
+                return False
+            self.needed = self.factored = True
+        else:
+            larger = min(int(GROWTH * self.size), len(self.problem.ends))
+            if larger == self.size or spent - self.bought < self._price(larger):
+                return False
+            self.size = larger
+        self.bought = spent
         self._factor()
         return True
+
+    def _price(self, size: int) -> int:
+        """What a factor over so many edges costs, in steps of conjugate gradients."""
+        factor = size**3 / 3 + GATHERING * size**2
+        product = 8 * self.problem.n**3 + 100 * self.problem.n**2
+        return int(np.clip(factor / product, PRICE_MIN, PRICE_MAX))
 
     def __call__(self, left: Reals) -> Reals:
         soft: Reals = left / self.diagonal
@@ -62,7 +74,7 @@ class Preconditioner:
         edges = np.arange(m)
         if m > EXACT_MAX:
             coupled = 1 - self.blocks.signs.stiffness / self.diagonal[:-1]
-            strongest = np.sort(np.argsort(-coupled)[:CHOSEN_MAX])
+            strongest = np.sort(np.argsort(-coupled)[: self.size])
             edges = strongest[coupled[strongest] > WEAK]
         kind = np.float64 if len(edges) <= EXACT_MAX else np.float32
         matrix = self._matrix(edges, kind)
