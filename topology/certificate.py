@@ -83,7 +83,7 @@ def proves_infeasible(problem: Problem, dual: Dual, reference: float) -> bool:
 
     The proof is a bound above ``HOPELESS`` times a reference cost: that of rates without limits.
     """
-    return problem.limited and _best(problem, problem.costs / HOPELESS, dual).value > reference
+    return problem.limited and lower_bound(problem, dual) > HOPELESS * reference
 
 
 def limit_shares(problem: Problem, dual: Dual) -> Reals:

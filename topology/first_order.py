@@ -39,6 +39,9 @@ EIGENVALUE_SOFTNESS = 0.33  # of a stage's gap, where few eigenvalues count
 EIGENPAIRS, EIGENPAIRS_MAX = 8, 64
 COUNTS = 0.01  # an eigenvector with this part of the first one's weight is not left out
 PATIENCE, PROGRESS = 20, 1e-4  # a stage is over when so many steps gain less than this part of its gap
+EVERY = 32
+FLOOR = 1.0
+ENDG = 0.0
 PIECES = 32  # how many dual points are combined
 TOLD_S = 1.0
 TINY = 1e-300
@@ -90,7 +93,7 @@ def solve_first_order(problem: Problem, *, resistances: bool, stop: Stop, watch:
     try:
         while True:
             roots = search.stage(roots, gap)
-            gap = max(gap / HARDER, stop.max_gap)
+            gap = max(gap / HARDER, FLOOR*stop.max_gap)
     except _Enough:
         return search.solution()
 
@@ -126,7 +129,7 @@ class _Search:
             return now[0], 2 * roots / total * slope
 
         options = {"maxcor": 20, "maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 0.0}
-        over = _until_slow(lambda: now, gap)
+        over = _until_slow(lambda: (now[0], 0.0 if self._cost/self._bound-1 < ENDG*gap else now[1]), gap)
         found = minimize(objective, roots, jac=True, method="L-BFGS-B", callback=over, options=options).x
         self._combine()
         self._tell()
@@ -165,6 +168,10 @@ class _Search:
             self._cost, self._rates = cost, scale * p
         self._pieces.append(dual)
         bound = self._improve(dual)
+        self._fresh = getattr(self,'_fresh',0)+1
+        if self._fresh >= EVERY:
+            self._fresh = 0
+            self._combine()
         step = self._now()
         if time.perf_counter() - self._told_s > TOLD_S:
             self._tell()

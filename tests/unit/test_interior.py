@@ -91,6 +91,18 @@ def test_the_start_is_inside_and_balanced(resistances_too: bool, limited: bool) 
     np.testing.assert_allclose(products, products[0], rtol=1e-9)
 
 
+def test_limits_are_part_of_the_point() -> None:
+    """σ − e is what the rates leave of a limit, and v + (P − v) the penalty."""
+    problem = some_problem()
+    limits = start(problem, True).blocks().limits
+    assert limits is not None
+    rates = start(problem, True).at.rates
+    loads = [rates[3], rates[8], sum(rate for rate, edge in zip(rates, problem.ends, strict=True) if 2 in edge)]
+    (room, excess), (v, below) = np.split(limits.slack, 2), np.split(limits.multiplier, 2)
+    np.testing.assert_allclose(room - excess, np.array([4.0, 3.0, 9.0]) - loads)
+    np.testing.assert_allclose(v + below, 10 * problem.costs.max())
+
+
 def test_what_breaks_a_constraint_is_not_inside() -> None:
     problem = some_problem(limited=False)
     point = start(problem, True)
@@ -120,8 +132,9 @@ def forces(problem: Problem, at: Point, rates: Reals, level: float) -> tuple[Rea
         upward += w.sum()
     if blocks.limits is not None:
         rows = problem.limits[0].toarray()
-        v = blocks.limits.multiplier * (1 + rows @ (rates - at.at.rates) / blocks.limits.slack)
-        edges = edges - rows.T @ v
+        # σ and e share what the rates take of a limit, so that the multipliers v and P − v move together.
+        (room, excess), (v, below) = np.split(blocks.limits.slack, 2), np.split(blocks.limits.multiplier, 2)
+        edges = edges - rows.T @ (v + rows @ (rates - at.at.rates) / (room / v + excess / below))
     return edges, float(upward)
 
 

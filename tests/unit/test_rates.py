@@ -174,6 +174,19 @@ def test_a_bridge_without_the_capacity_is_refused_with_what_would_do(tmp_path) -
         build_plan("barbell", 10, rates="optimal", demands=tight)
 
 
+def test_a_node_between_two_halves_that_may_do_too_little(tmp_path) -> None:
+    """Two triangles joined by an edge: an independent semidefinite programme needs 3.116 of one of its ends."""
+    office = written(
+        tmp_path / "office.txt", "anna ben\nanna chris\nben chris\nchris dora\ndora emil\ndora fritz\nemil fritz"
+    )
+    for budget in (2, 3):
+        demands = Demands(budgets=written(tmp_path / "budget.csv", f"dora,{budget}\n"))
+        with pytest.raises(PlanError, match=r"the budget of dora \(\d\): it would have to be 3\.1"):
+            build_plan(f"file:{office}", rates="optimal", demands=demands)
+    demands = Demands(budgets=written(tmp_path / "budget.csv", "dora,3.2\n"))
+    assert build_plan(f"file:{office}", rates="optimal", demands=demands).rates.certified_gap < 1e-3
+
+
 def test_many_limits_are_summed_up(tmp_path) -> None:
     budgets = Demands(budgets=written(tmp_path / "all.csv", "".join(f"n{k},0.5\n" for k in range(9))))
     with pytest.raises(PlanError, match=r"and \d other limits at once: each would have to be \d.* times as large"):

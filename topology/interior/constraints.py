@@ -4,7 +4,7 @@
         Z = L(l) − u(I − J) ⪰ 0    multiplier X    :class:`Spectral`      λ2 of the rate Laplacian is at least u
         s = u − R(l) ≥ 0           multiplier w    :class:`Resistances`   every edge's resistance is at most u
         l ≥ 0                      multiplier z    :class:`Signs`
-        σ = h − G l ≥ 0            multiplier v    :class:`Limits`        capacities and budgets
+        σ = h + e − G l ≥ 0        multiplier v    :class:`Limits`        capacities and budgets, exceeded by e ≥ 0
 
 with L(v) = B diag(v) Bᵀ and a(M)_e = b_eᵀ M b_e, so that R = a(P) with P = L(l)⁺. The stationarity conditions
 are c = a(X) + a(S) + z − Gᵀv and 0 = Σw − tr X, where S = P L(w) P. Linearised complementarity is
@@ -12,6 +12,10 @@ are c = a(X) + a(S) + z − Gᵀv and 0 = Σw − tr X, where S = P L(w) P. Line
     dX = μZ⁻¹ − X − sym(X dZ Z⁻¹),    dw = μ/s − w − (w/s) ds,    and likewise z and v;
 
 the correctors are sym(dX dZ Z⁻¹), dw·ds/s and so on.
+
+Limits may be exceeded at a penalty, P each, so that there is always an interior to start in: e's multiplier is P − v.
+Whoever steps raises the penalty where v comes near it; if the limits can be kept, e vanishes, and if they can't, the
+cost grows beyond all bounds.
 """
 
 from __future__ import annotations
@@ -235,42 +239,62 @@ class Signs(_Plain):
 
 @dataclass(frozen=True, eq=False)
 class Limits(_Plain):
-    """h − G l ≥ 0; a start may break it, so that the slack is a variable of its own.
+    """h + e − G l ≥ 0 and e ≥ 0.
 
     Parameters
     ----------
     rows : sparse array, shape (k, m)
         G.
-    slack, multiplier : ndarray, shape (k,)
-        σ > 0 and v.
-    missing : ndarray, shape (k,)
-        h − G l − σ, 0 from the first full step on.
+    slack, multiplier : ndarray, shape (2k,)
+        σ and e; v and P − v.
     """
 
     rows: csr_array
     slack: Reals
     multiplier: Reals
-    missing: Reals
+
+    @property
+    def prices(self) -> Reals:
+        """v, shape (k,)."""
+        return self.multiplier[: len(self.multiplier) // 2]
+
+    @property
+    def give(self) -> Reals:
+        """What the price of a limit gains for each exchange more."""
+        room, excess = np.split(self.slack / self.multiplier, 2)
+        return 1 / (room + excess)
 
     def force(self) -> Pull:
-        return -(self.rows.T @ self.multiplier), 0.0
+        return -(self.rows.T @ self.prices), 0.0
 
     def centred(self, mu: float, corrector: Reals | float) -> Pull:
-        target = mu / self.slack - self.stiffness * self.missing - corrector
-        return -(self.rows.T @ target), 0.0
+        return -(self.rows.T @ (self.prices + self.give * self._lack(mu, corrector))), 0.0
 
     def product(self, change: Change) -> Pull:
-        return self.rows.T @ (self.stiffness * (self.rows @ change.rates)), 0.0
+        return self.rows.T @ (self.give * (self.rows @ change.rates)), 0.0
 
     def diagonal(self) -> Pull:
-        return (self.rows * self.rows).T @ self.stiffness, 0.0
+        return (self.rows * self.rows).T @ self.give, 0.0
 
     def fill(self, system: Dense, chosen: Chosen) -> None:
-        rows = self.rows[:, chosen].multiply(np.sqrt(self.stiffness)[:, None]).tocsr()
+        rows = self.rows[:, chosen].multiply(np.sqrt(self.give)[:, None]).tocsr()
         system.matrix += (rows.T @ rows).toarray().astype(system.matrix.dtype)
 
     def move(self, change: Change, mu: float, corrector: Reals | float) -> Move:
-        return self._moved(self.missing - self.rows @ change.rates, mu, corrector)
+        raised = self.give * (self.rows @ change.rates + self._lack(mu, corrector))
+        multiplier = np.concatenate([raised, -raised])
+        return Move(self._wanted(mu, corrector) - self.slack * multiplier / self.multiplier, multiplier)
+
+    def _wanted(self, mu: float, corrector: Reals | float) -> Reals:
+        """What the slacks would gain if the multipliers stayed."""
+        gain: Reals = (mu - corrector * self.slack) / self.multiplier - self.slack
+        return gain
+
+    def _lack(self, mu: float, corrector: Reals | float) -> Reals:
+        """By how much more σ would gain than e if the multipliers stayed: the rates leave room for nothing."""
+        room, excess = np.split(self._wanted(mu, corrector), 2)
+        difference: Reals = room - excess
+        return difference
 
 
 @dataclass(frozen=True, eq=False)

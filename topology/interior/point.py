@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +19,13 @@ ROOM = {True: 1.5, False: 1.1}
 KEPT = 0.05
 SHORTER = 0.7
 TRIES = 40
+PENALTY = 10.0
+STIFFER = 10.0
 NONE = np.empty(0)
 
 
 class Multipliers(NamedTuple):
-    """Of all constraints: X, w, v and z; w and v may be empty."""
+    """Of all constraints: X, w, v with P − v, and z; w and v may be empty."""
 
     spectral: Reals
     resistances: Reals
@@ -93,15 +96,15 @@ class Point:
     multipliers : Multipliers
     spectral_factor : ndarray, shape (n, n)
         Lower factor of X + (tr X)·J.
-    limits : pair of ndarray, shape (k,)
-        σ, and what is missing of the limits' equations.
+    excess : ndarray, shape (k,)
+        e: by how much limits may be exceeded.
     """
 
     problem: Problem
     at: Inside
     multipliers: Multipliers
     spectral_factor: Reals
-    limits: tuple[Reals, Reals]
+    excess: Reals
 
     def blocks(self) -> Blocks:
         """All constraints."""
@@ -110,9 +113,7 @@ class Point:
         return Blocks(
             Spectral(ends, at.slack, given.spectral, solved, (at.factor, self.spectral_factor)),
             None if at.inverse is None else Resistances.at(ends, at.level, at.inverse, given.resistances),
-            Limits(self.problem.limits[0], self.limits[0], given.limits, self.limits[1])
-            if self.problem.limited
-            else None,
+            Limits(self.problem.limits[0], self._room(), given.limits) if self.problem.limited else None,
             Signs(at.rates, given.signs),
         )
 
@@ -131,12 +132,14 @@ class Point:
             given.limits + dual * moves[Limits].multiplier if self.problem.limited else NONE,
             given.signs + dual * moves[Signs].multiplier,
         )
-        limits = (NONE, NONE)
-        if self.problem.limited:
-            rows, height = self.problem.limits
-            slack = self.limits[0] + primal * moves[Limits].slack
-            limits = slack, height - rows @ at.rates - slack
-        return Point(self.problem, at, multipliers, factor, limits), primal
+        excess = self.excess + primal * np.split(moves[Limits].slack, 2)[1] if self.problem.limited else NONE
+        return Point(
+            self.problem, at, multipliers._replace(limits=_penalised(multipliers.limits)), factor, excess
+        ), primal
+
+    def _room(self) -> Reals:
+        rows, height = self.problem.limits
+        return np.concatenate([height + self.excess - rows @ self.at.rates, self.excess])
 
     def _moved(self, blocks: Blocks, direction: Direction, length: float) -> tuple[float, Inside]:
         change, at = direction.change, self.at
@@ -154,6 +157,12 @@ def _has_room(found: Inside, problem: Problem, blocks: Blocks) -> bool:
         return True
     room = found.level - edge_values(found.inverse, problem.ends)
     return bool(np.all(room > KEPT * blocks.resistances.slack))
+
+
+def _penalised(limits: Reals) -> Reals:
+    """v and P − v with a higher penalty P where v comes near it: a limit that can be kept is worth any price."""
+    prices, below = np.split(limits, 2)
+    return np.concatenate([prices, np.where(below < prices, STIFFER * (prices + below) - prices, below)])
 
 
 def _raised(matrix: Reals, direction: Reals, length: float) -> tuple[float, Reals, Reals]:
@@ -203,17 +212,17 @@ def _central_level(values: Reals, resistance: Reals) -> float:
 
 def _balanced(problem: Problem, at: Inside) -> Point:
     room = at.level - edge_values(at.inverse, problem.ends) if at.inverse is not None else NONE
-    slack, missing = NONE, NONE
-    if problem.limited:
-        rows, height = problem.limits
-        load = rows @ at.rates
-        slack = np.maximum(height - load, 0.1 * height)
-        missing = height - load - slack
-    ones = Multipliers(inverse(at.factor) - 1 / (at.shift * problem.n), 1 / room, 1 / slack, 1 / at.rates)
-    raw = Point(problem, at, ones, at.factor, (slack, missing))
-    pulled = sum(block.force()[0] for block in raw.blocks())
-    mu = float(problem.costs @ at.rates) / max(float(pulled @ at.rates), len(at.rates))
+    ones = Multipliers(inverse(at.factor) - 1 / (at.shift * problem.n), 1 / room, NONE, 1 / at.rates)
+    free = dataclasses.replace(problem, capacities=problem.capacities + np.inf, budgets=problem.budgets + np.inf)
+    pulled = sum(block.force()[0] for block in Point(free, at, ones, at.factor, NONE).blocks())
+    mu = float(problem.costs @ at.rates) / float(pulled @ at.rates)
     multipliers = Multipliers(*(mu * value for value in ones))
     factor = cholesky(multipliers.spectral + np.trace(multipliers.spectral) / problem.n)
     assert factor is not None, "the inverse of a positive definite matrix is one"
-    return Point(problem, at, multipliers, factor, (slack, missing))
+    rows, height = problem.limits
+    penalty = PENALTY * float(problem.costs.max())
+    # σv = μ and e(P − v) = μ, where σ − e is what the rates leave of a limit.
+    left = (height - rows @ at.rates) * penalty
+    prices = 2 * mu * penalty / (left + 2 * mu + np.sqrt(left**2 + 4 * mu**2))
+    limits = np.concatenate([prices, penalty - prices])
+    return Point(problem, at, multipliers._replace(limits=limits), factor, mu / (penalty - prices))

@@ -156,7 +156,7 @@ class _Search:
             y = held.force()[0] / float(held.multiplier @ held.values**2)
         if blocks.limits is not None:
             prices = np.zeros(self.problem.n)
-            prices[self.problem.budgeted] = blocks.limits.multiplier[len(self.problem.capped) :]
+            prices[self.problem.budgeted] = blocks.limits.prices[len(self.problem.capped) :]
         return Dual(edges / -mass, y, prices)
 
     def _note_bound(self, blocks: Blocks) -> None:
