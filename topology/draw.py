@@ -126,7 +126,7 @@ def _promise(plan: Plan) -> str:
     """The total rate, and how good it is known to be."""
     total, per_cent = plan.rates.total_rate, 100 * plan.rates.certified_gap
     text = f"{f'{total:,.0f}' if total >= 1000 else f'{total:.4g}'} exchanges per unit of time"
-    if plan.rates.policy == "uniform" or per_cent >= 100:
+    if plan.rates.policy != "optimal" or per_cent >= 100:
         return text
     digits = 0 if per_cent >= 10 else 1 if per_cent >= 1 else 2
     rounded_up = max(0.01, math.ceil(per_cent * 10**digits) / 10**digits)

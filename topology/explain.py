@@ -38,7 +38,7 @@ def say_infeasible(problem: Problem, names: Sequence[str], *, resistances: bool,
     order = np.argsort(-shares)
     guilty = order[shares[order] > MATTERS * shares.sum()]
     enough = _enough(problem, guilty, resistances)
-    relaxed = "" if resistances else ", or take '--rates optimal', which asks for less"
+    relaxed = "" if resistances else ", or try '--rates optimal', which asks for less"
     said = f"no rates keep {_listed(problem, names, guilty)}"
     if enough is None:
         return f"{said}: raise it, or take it out{relaxed}."
@@ -54,7 +54,7 @@ def say_excess(problem: Problem, names: Sequence[str], policy: str, rates: Reals
     worst = int(np.argmax(load / height))
     return (
         f"{policy} rates break {_limit(problem, names, worst)}, which would have to be {_up(float(load[worst]))}: "
-        "raise it, or take '--rates optimal'."
+        "raise it, or try '--rates optimal'."
     )
 
 
@@ -104,7 +104,7 @@ def _listed(problem: Problem, names: Sequence[str], guilty: NDArray[np.int64]) -
 def _limit(problem: Problem, names: Sequence[str], row: int) -> str:
     value = f"{problem.limits[1][row]:.6g}"
     if row < len(problem.capped):
-        a, b = problem.ends[problem.capped[row]]
+        a, b = np.sort(problem.ends[problem.capped[row]])
         return f"the capacity of {names[a]} – {names[b]} ({value})"
     return f"the budget of {names[problem.budgeted[row - len(problem.capped)]]} ({value})"
 

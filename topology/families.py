@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -68,6 +69,8 @@ def make_graph(
     if family.startswith(FILE):
         _check_options("a graph from a file", (), given)
         return _from_file(family.removeprefix(FILE), n)
+    if family not in FAMILIES and Path(family).is_file():
+        raise PlanError(f"{family} is no family but a file: write {FILE}{family}.")
     if family not in FAMILIES:
         raise PlanError(unknown("family", family, [*FAMILIES, f"{FILE}PATH"]))
     if n is None:

@@ -93,7 +93,7 @@ def solve_first_order(problem: Problem, *, resistances: bool, stop: Stop, watch:
     try:
         while True:
             roots = search.stage(roots, gap)
-            gap = max(gap / HARDER, FLOOR*stop.max_gap)
+            gap = max(gap / HARDER, FLOOR * stop.max_gap)
     except _Enough:
         return search.solution()
 
@@ -129,7 +129,7 @@ class _Search:
             return now[0], 2 * roots / total * slope
 
         options = {"maxcor": 20, "maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 0.0}
-        over = _until_slow(lambda: (now[0], 0.0 if self._cost/self._bound-1 < ENDG*gap else now[1]), gap)
+        over = _until_slow(lambda: (now[0], 0.0 if self._cost / self._bound - 1 < ENDG * gap else now[1]), gap)
         found = minimize(objective, roots, jac=True, method="L-BFGS-B", callback=over, options=options).x
         self._combine()
         self._tell()
@@ -168,7 +168,7 @@ class _Search:
             self._cost, self._rates = cost, scale * p
         self._pieces.append(dual)
         bound = self._improve(dual)
-        self._fresh = getattr(self,'_fresh',0)+1
+        self._fresh = getattr(self, "_fresh", 0) + 1
         if self._fresh >= EVERY:
             self._fresh = 0
             self._combine()

@@ -12,6 +12,7 @@ from topology.problem import Ends, Reals
 
 IDLE = 1e-3
 SAME = 1e-3
+FAR = 0.1
 
 
 def promises(plan: Plan, model_bytes: int) -> dict[str, Any]:
@@ -69,17 +70,26 @@ def verdict(figures: dict[str, Any]) -> str:
         As :func:`promises` gives them.
     """
     policy, cost, uniform = figures["policy"], figures["total_cost"], figures["uniform_cost"]
-    best = f"within {upward(figures['certified_gap'])} of the best possible"
+    gap, least = figures["certified_gap"], f"no rates need less than {figures['lower_bound']:.4g}"
+    best = f"within {upward(gap)} of the best possible"
     if policy == "uniform":
-        if figures["certified_gap"] <= SAME:
+        if gap <= SAME:
             return "Uniform rates are the best there are for this graph."
         return "Uniform rates know nothing of the graph: '--rates optimal' says what better ones would save."
+    said = f"{policy.capitalize()} rates need"
     if cost > uniform * (1 + SAME):
-        more = f"{cost / uniform - 1:.1%}"
-        return f"{policy.capitalize()} rates need {more} more than uniform ones: they mend chi1 at the expense of chi2."
+        why = (
+            "which break the limits that were set"
+            if policy == "optimal"
+            else "as they mend chi1 at the expense of chi2"
+        )
+        return f"{said} {cost / uniform - 1:.1%} more than uniform ones, {why}."
     if cost >= uniform * (1 - SAME):
+        if gap > FAR:
+            return f"Nothing better than uniform rates was found; {least}."
         return f"Nothing was gained: uniform rates do as well on this graph; these are {best}."
-    return f"{policy.capitalize()} rates need {1 - cost / uniform:.1%} less than uniform ones, and are {best}."
+    known = f"and are {best}" if gap <= FAR else least
+    return f"{said} {1 - cost / uniform:.1%} less than uniform ones{',' if gap <= FAR else ';'} {known}."
 
 
 def upward(part: float) -> str:

@@ -26,7 +26,7 @@ def unknown(what: str, given: str, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist, with the nearest one that does."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=1)
-    hint = f": did you mean '{near[0]}'?" if near else ":"
+    hint = f": did you mean '{near[0]}'?" if near else ""
     return f"unknown {what} {shown(given)}{hint} (known: {', '.join(names[:24])}{', …' if len(names) > 24 else ''})"
 
 

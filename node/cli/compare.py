@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from node.cli import planner
-from node.cli.planner import closing_gap, model_bytes, planning, stop_rule
+from node.cli.planner import check_picture, closing_gap, model_bytes, planning, stop_rule
 from node.cli.promises import size
+from node.errors import ConfigError
 
 if TYPE_CHECKING:
     from topology.plan import Plan
@@ -43,6 +44,9 @@ def compare(
     --degree, --probability and --radius are used by the families that have them. --time-limit is for each search.
     """
     size_bytes, stop = model_bytes(model_size), stop_rule(max_gap, time_limit)
+    if draw and len(families) > 1:
+        raise ConfigError("--draw shows the policies of one family: compare one, or leave it out.")
+    check_picture(draw)
     given = {"degree": degree, "probability": probability, "radius": radius}
     with planning():
         from topology.planning import build_plan, options_of
@@ -73,7 +77,7 @@ def _print(rows: list[dict[str, Plan]], size_bytes: int, as_json: bool) -> None:
     console = Console()
     console.print(_table(each))
     for line in _words(each):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, highlight=False)
 
 
 def _table(each: list[dict[str, dict[str, Any]]]) -> Table:

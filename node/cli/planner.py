@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GRAPH = "The graph"
 RATES = "The rates"
 ADDRESSES = "The addresses"
+PICTURES = (".png", ".svg", ".pdf")
 
 Nodes = Annotated[
     int | None, typer.Option("--nodes", "-n", help="Number of peers, 2 or more.", show_default="as many as a file has")
@@ -144,6 +145,12 @@ def model_bytes(text: str) -> int:
         return int(size_bytes(text))
     except ValueError as error:
         raise ConfigError(f"--model-size {text} can't be used: {error}.") from None
+
+
+def check_picture(path: Path | None) -> None:
+    """Refuse a picture whose name has no ending that can be drawn, before any work is done for it."""
+    if path and path.suffix not in PICTURES:
+        raise ConfigError(f"--draw {path} can't be used: write a name that ends in {', '.join(PICTURES)}.")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from node.cli.planner import AsJson, ModelSize, model_bytes, planning
+from node.cli.planner import AsJson, ModelSize, check_picture, model_bytes, planning
 from node.cli.promises import print_promises
 from topology.plan import load_plan
 
@@ -23,6 +23,7 @@ def show(
     One unit of time is the time of one local gradient.
     """
     size = model_bytes(model_size)
+    check_picture(draw)
     with planning():
         plan = load_plan(path)
         if draw:

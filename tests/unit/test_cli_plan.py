@@ -87,9 +87,22 @@ def test_costs_and_limits_come_from_files(invoke, tmp_path) -> None:
     assert figures["certified_gap"] == pytest.approx(figures["total_cost"] / figures["lower_bound"] - 1)
 
 
-def test_a_graph_from_a_file(invoke, tmp_path) -> None:
+def test_limits_that_cost_more_than_uniform_rates_are_named(invoke, tmp_path) -> None:
+    (tmp_path / "budgets.csv").write_text("n5,3\nn6,3\nn9,3\nn10,3\n")
+    said = invoke("plan", "grid", "-n", 16, "--budgets", tmp_path / "budgets.csv").stdout
+    assert "more than uniform ones, which break the limits that were set" in said
+
+
+def test_a_search_that_was_cut_short_says_what_is_known(invoke) -> None:
+    said = invoke("plan", "geometric", "-n", 60, "--time-limit", "1ms").stdout
+    assert "Nothing better than uniform rates was found; no rates need less than" in said
+
+
+def test_a_graph_from_a_file(invoke, tmp_path, monkeypatch) -> None:
     (tmp_path / "office.txt").write_text("anna bert\nbert carl\ncarl anna\n")
     assert "file:office.txt, 3 peers" in invoke("plan", f"file:{tmp_path / 'office.txt'}").stdout
+    monkeypatch.chdir(tmp_path)
+    assert "write file:office.txt" in str(invoke("plan", "office.txt").exception)
 
 
 def test_time_that_is_up_is_no_failure(invoke) -> None:
@@ -137,9 +150,10 @@ def test_named_hosts(invoke, tmp_path) -> None:
         (["plan", "ring", "-n", 4, "--time-limit", "0s"], "above zero"),
         (["plan", "ring", "-n", 4, "--solver", "cvxpi"], "did you mean 'cvxpy'"),
         (["compare", "ring", "rong", "-n", 4], "did you mean 'ring'"),
-        (["compare", "ring", "line", "-n", 4, "--draw", "x.png"], "one graph"),
+        (["compare", "ring", "line", "-n", 4, "--draw", "x.png"], "of one family"),
         (["plan", "ring", "-n", 4, "--model-size", "big"], "--model-size big can't be used"),
-        (["plan", "ring", "-n", 4, "--draw", "plan.txt"], "picture can't be written"),
+        (["plan", "ring", "-n", 4, "--draw", "plan.txt"], "ends in .png, .svg, .pdf"),
+        (["show", "plan.json", "--draw", "plan"], "ends in .png"),
         (["plan", "ring", "-n", 4, "-o", "absent/plan.json"], "can't be written to absent"),
         (["plan", "ring", "-n", 4, "--host", "not a host"], "host:port"),
         (["show", "absent.json"], "absent.json can't be read: No such file"),
