@@ -35,13 +35,11 @@ from topology.records import PlanError
 from topology.sparse import eigenvalues_below, lowest_eigenpairs
 
 FIRST_GAP, HARDER = 0.3, 3.0  # the gap that the first stage aims at, and how much less each next one
+LAST_GAP = 0.5  # of the gap that is asked for: what the last stages aim at
 EIGENVALUE_SOFTNESS = 0.33  # of a stage's gap, where few eigenvalues count
 EIGENPAIRS, EIGENPAIRS_MAX = 8, 64
 COUNTS = 0.01  # an eigenvector with this part of the first one's weight is not left out
 PATIENCE, PROGRESS = 20, 1e-4  # a stage is over when so many steps gain less than this part of its gap
-EVERY = 32
-FLOOR = 1.0
-ENDG = 0.0
 PIECES = 32  # how many dual points are combined
 TOLD_S = 1.0
 TINY = 1e-300
@@ -93,7 +91,7 @@ def solve_first_order(problem: Problem, *, resistances: bool, stop: Stop, watch:
     try:
         while True:
             roots = search.stage(roots, gap)
-            gap = max(gap / HARDER, FLOOR * stop.max_gap)
+            gap = max(gap / HARDER, LAST_GAP * stop.max_gap)
     except _Enough:
         return search.solution()
 
@@ -111,6 +109,7 @@ class _Search:
         self._rates = np.ones(len(problem.ends))
         self._dual = Dual(self._rates)
         self._pieces: deque[Dual] = deque(maxlen=PIECES)
+        self._fresh = 0  # how many of them no combination has seen
         self._steps: list[Step] = []
 
     def stage(self, roots: Reals, gap: float) -> Reals:
@@ -129,7 +128,7 @@ class _Search:
             return now[0], 2 * roots / total * slope
 
         options = {"maxcor": 20, "maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 0.0}
-        over = _until_slow(lambda: (now[0], 0.0 if self._cost / self._bound - 1 < ENDG * gap else now[1]), gap)
+        over = _until_slow(lambda: now, gap)
         found = minimize(objective, roots, jac=True, method="L-BFGS-B", callback=over, options=options).x
         self._combine()
         self._tell()
@@ -167,10 +166,9 @@ class _Search:
         if (cost := scale * float(self._problem.costs @ p)) < self._cost:
             self._cost, self._rates = cost, scale * p
         self._pieces.append(dual)
+        self._fresh += 1
         bound = self._improve(dual)
-        self._fresh = getattr(self, "_fresh", 0) + 1
-        if self._fresh >= EVERY:
-            self._fresh = 0
+        if self._fresh == PIECES:
             self._combine()
         step = self._now()
         if time.perf_counter() - self._told_s > TOLD_S:
@@ -186,6 +184,7 @@ class _Search:
 
     def _combine(self) -> None:
         """A better dual point from all recent ones; their error is averaged out."""
+        self._fresh = 0
         pieces = [*self._pieces, self._dual]
         groups = [np.stack([piece.a for piece in pieces], axis=1)]
         if self._resistances:
