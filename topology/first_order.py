@@ -104,6 +104,7 @@ class _Search:
         self._began_s = self._told_s = time.perf_counter()
         self._method = resistance_method(problem.n, problem.ends)
         self._count = EIGENPAIRS
+        self._widest = 0.02
         self._crowd = math.log(EIGENPAIRS)  # entropy of the weights of eigenvectors: it adds to the gap
         self._cost, self._bound = math.inf, 0.0
         self._rates = np.ones(len(problem.ends))
@@ -115,7 +116,7 @@ class _Search:
     def stage(self, roots: Reals, gap: float) -> Reals:
         """Minimise with extremes as soft as suits one gap, from and to √(c·p)."""
         barrier = gap / 2 / len(roots)
-        softness = gap * EIGENVALUE_SOFTNESS / self._crowd, gap / math.log(len(roots) + 1)
+        softness = min(gap * EIGENVALUE_SOFTNESS / self._crowd, self._widest), gap / math.log(len(roots) + 1)
         now = (math.inf, math.inf)
 
         def objective(roots: Reals) -> tuple[float, Reals]:
@@ -155,6 +156,8 @@ class _Search:
             if weights[-1] < COUNTS * weights[0] or self._count >= min(EIGENPAIRS_MAX, problem.n - 1):
                 break
             self._count = min(2 * self._count, EIGENPAIRS_MAX)
+        ratio = float(values[-1] / values[0])
+        self._widest = math.log(ratio) / -math.log(COUNTS) if len(values) == EIGENPAIRS_MAX else math.inf
         self._crowd = max(1.0, -float(weights @ np.log(weights + TINY)))
         i, j = problem.ends.T
         weights /= np.maximum(values, TINY)

@@ -1,8 +1,10 @@
-"""Which solver finds the rates: chosen by the graph's size, or by name.
+"""Which solver finds the rates: chosen by the graph's size and structure, or by name.
 
-Up to some thousand nodes it is the interior point, whose n × n matrices fit into memory and whose every step gives a
-certificate; beyond, a first-order method on sparse matrices. A modelling language does the same for small
-graphs and any further constraint (``topology.semidefinite``): slower by far, and the reference for both.
+Small graphs and limits go to the interior point, whose n × n matrices must fit into memory: few steps, each of them
+dear. Large graphs go to a first-order method on sparse matrices, the sooner the better the graph can be cut into
+pieces. A modelling language does the same for small graphs and any further constraint
+(``topology.semidefinite``): slower by far, and the reference for both. All have their certificates checked
+alike.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from topology.problem import Problem, Solution, Stop, Watch
 from topology.records import PlanError, unknown
 
-DENSE_MAX = 2500
+SMALL, MEDIUM = 300, 600
 AUTO = "auto"
 
 
@@ -41,10 +43,20 @@ def solve_large(
         When no rates keep the limits.
     """
     if solver == AUTO:
-        solver = "interior-point" if problem.n <= DENSE_MAX or problem.limited else "first-order"
+        solver = _suitable(problem)
     if solver not in SOLVERS:
         raise PlanError(unknown("solver", solver, (AUTO, *SOLVERS)))
     return SOLVERS[solver](problem, resistances, stop or Stop(), watch)
+
+
+def _suitable(problem: Problem) -> str:
+    if problem.n <= SMALL or problem.limited:
+        return "interior-point"
+    if problem.n > MEDIUM:
+        return "first-order"
+    from topology.elimination import resistance_method
+
+    return "first-order" if resistance_method(problem.n, problem.ends).sparse else "interior-point"
 
 
 def _interior(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
