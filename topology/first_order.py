@@ -104,8 +104,8 @@ class _Search:
         self._began_s = self._told_s = time.perf_counter()
         self._method = resistance_method(problem.n, problem.ends)
         self._count = EIGENPAIRS
-        self._widest = 0.02
         self._crowd = math.log(EIGENPAIRS)  # entropy of the weights of eigenvectors: it adds to the gap
+        self._softest = FIRST_GAP * EIGENVALUE_SOFTNESS  # with which all eigenvectors that count are computed
         self._cost, self._bound = math.inf, 0.0
         self._rates = np.ones(len(problem.ends))
         self._dual = Dual(self._rates)
@@ -116,7 +116,7 @@ class _Search:
     def stage(self, roots: Reals, gap: float) -> Reals:
         """Minimise with extremes as soft as suits one gap, from and to √(c·p)."""
         barrier = gap / 2 / len(roots)
-        softness = min(gap * EIGENVALUE_SOFTNESS / self._crowd, self._widest), gap / math.log(len(roots) + 1)
+        softness = min(gap * EIGENVALUE_SOFTNESS / self._crowd, self._softest), gap / math.log(len(roots) + 1)
         now = (math.inf, math.inf)
 
         def objective(roots: Reals) -> tuple[float, Reals]:
@@ -156,8 +156,8 @@ class _Search:
             if weights[-1] < COUNTS * weights[0] or self._count >= min(EIGENPAIRS_MAX, problem.n - 1):
                 break
             self._count = min(2 * self._count, EIGENPAIRS_MAX)
-        ratio = float(values[-1] / values[0])
-        self._widest = math.log(ratio) / -math.log(COUNTS) if len(values) == EIGENPAIRS_MAX else math.inf
+        if len(values) == EIGENPAIRS_MAX:
+            self._softest = math.log(max(values[-1], TINY) / max(values[0], TINY)) / math.log(1 / COUNTS) + MARGIN
         self._crowd = max(1.0, -float(weights @ np.log(weights + TINY)))
         i, j = problem.ends.T
         weights /= np.maximum(values, TINY)
@@ -222,9 +222,15 @@ class _Search:
         n, ends = self._problem.n, self._problem.ends
         values, _ = lowest_eigenpairs(n, ends, rates, self._count, factorise=self._method.sparse)
         margin = MARGIN
-        while eigenvalues_below(n, ends, rates, level := float(values[0]) * (1 - margin)) > 1:
-            margin = min(10 * margin, (1 + margin) / 2)
-        return level
+        while margin < 1:
+            level = float(values[0]) * (1 - margin)
+            try:
+                if eigenvalues_below(n, ends, rates, level, accuracy=margin / 2) == 1:
+                    return level * (1 - margin / 2)
+            except ArithmeticError:
+                pass  # that close to λ2 the count is not to be trusted
+            margin *= 10 if margin < 0.01 else 1.5
+        raise ArithmeticError("the connectivity of the rates found can't be proved: their extremes are too far apart")
 
 
 def _until_slow(now: Callable[[], tuple[float, float]], gap: float) -> Callable[[Reals], None]:

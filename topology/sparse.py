@@ -14,7 +14,6 @@ from scipy.sparse.linalg import LinearOperator, SuperLU, eigsh, splu
 
 from topology.problem import Ends, Reals
 
-ACCURACY = 1e-8  # of a level that eigenvalues are counted below
 DENSE_NODES = 100  # up to which a full eigendecomposition is no dearer
 
 
@@ -105,20 +104,22 @@ def highest_eigenvalue(n: int, ends: Ends, rates: Reals, *, factorise: bool = Tr
     return above - 1 / float(nearest.max())
 
 
-def eigenvalues_below(n: int, ends: Ends, rates: Reals, level: float) -> int:
-    """How many eigenvalues of the Laplacian are below a level, by Sylvester's law of inertia: an exact count.
+def eigenvalues_below(n: int, ends: Ends, rates: Reals, level: float, accuracy: float = 1e-8) -> int:
+    """How many eigenvalues of the Laplacian are below a level, by Sylvester's law of inertia.
+
+    The count is that of a matrix which differs from the Laplacian by less than accuracy·level.
 
     Raises
     ------
     ArithmeticError
-        When the factor is of no matrix close enough to Λ − level·I, as when the level is an eigenvalue.
+        When that can't be said, as when the level is an eigenvalue.
     """
     shifted = csc_array(sparse_laplacian(n, ends, rates) - level * eye_array(n, format="csc"))
     factor = symmetric_factor(shifted)
     probe = np.random.default_rng(n).standard_normal(n)
     found = factor.solve(probe)
-    # The count is that of a matrix which is off by about so much (the backward error of the solution).
+    # The factor is that of a matrix which is off by about so much: the backward error of the solution.
     error = float(norm(shifted @ found - probe) / norm(found))
-    if not error < ACCURACY * level or not np.array_equal(factor.perm_r, factor.perm_c):
+    if not error < accuracy * level or not np.array_equal(factor.perm_r, factor.perm_c):
         raise ArithmeticError(f"the factor of Λ − {level:g}·I is too inaccurate to count its negative eigenvalues")
     return int((factor.U.diagonal() < 0).sum())
