@@ -12,7 +12,7 @@ capacities and prices π ≥ 0 of budgets satisfy θ(a(X) + s²·a(Y))_e ≤ c_e
     Σ c_e λ_e ≥ 2sθ − Σ v_e capacity_e − Σ π_i budget_i.
 
 Without limits the best θ is plain, and the bound is 2/max_e (t·a(X) + a(Y)/t)_e/c_e for every t > 0. The
-relaxation that knows no resistances asks for λ2 ≥ √2 instead (then R ≤ 2/λ2 ≤ λ2); its bound has √2 for 2s
+restriction that knows no resistances asks for λ2 ≥ √2 instead (then R ≤ 2/λ2 ≤ λ2); its bound has √2 for 2s
 and no Y.
 """
 
@@ -32,17 +32,23 @@ LEVEL = math.sqrt(2)
 """The λ2 that makes any rates stable, since no edge's resistance is above 2/λ2."""
 
 SPAN = 4.0
+HUGE = 1e9
 BLOCK = 4096
 HOPELESS = 1e3
 TINY = 1e-300
 
 
 def lower_bound(problem: Problem, dual: Dual) -> float:
-    """The best bound on the total cost that a dual point gives; −inf at worst.
+    """The best bound on the total cost that a dual point gives, and never less than :func:`foster_bound`.
 
     Capacities' prices and the scales of X and Y are chosen here.
     """
-    return _best(problem, problem.costs, dual).value
+    return max(_best(problem, problem.costs, dual).value, foster_bound(problem.n) * float(problem.costs.min()))
+
+
+def foster_bound(n: int) -> float:
+    """(n − 1)/√2, the total rate that no graph of n nodes can do without, with or without resistances."""
+    return (n - 1) / math.sqrt(2)
 
 
 def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, weights: Reals | None = None) -> Dual:
@@ -81,9 +87,11 @@ def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, wei
 def proves_infeasible(problem: Problem, dual: Dual, reference: float) -> bool:
     """Whether a dual point proves that hardly any rates keep all limits.
 
-    The proof is a bound above ``HOPELESS`` times a reference cost: that of rates without limits.
+    The proof is a bound above ``HOPELESS`` times a reference cost, that of rates without limits, and that times as
+    much as costs differ.
     """
-    return problem.limited and lower_bound(problem, dual) > HOPELESS * reference
+    spread = float(problem.costs.max() / problem.costs.min())  # dear edges may have to do what cheap ones can't
+    return problem.limited and lower_bound(problem, dual) > HOPELESS * spread * reference
 
 
 def limit_shares(problem: Problem, dual: Dual) -> Reals:
@@ -131,8 +139,7 @@ def _price(problem: Problem, costs: Reals, load: Reals, gain: float, prices: Rea
     enough = np.cumsum(problem.capacities[capped] * load[capped]) >= gain
     theta = float(bearable[capped[np.argmax(enough)]]) if enough.any() else math.inf
     theta = min(theta, float(bearable[np.isinf(problem.capacities)].min(initial=math.inf)))
-    if math.isinf(theta):
-        return _Priced(-math.inf, np.zeros(len(problem.limits[1])))
+    theta = min(theta, HUGE * float(bearable.max()))  # all capped, and far too low: the bound grows without end
     excess = np.maximum(theta - bearable, 0) * load
     capped, budgeted = problem.capped, problem.budgeted
     shares = np.concatenate([problem.capacities[capped] * excess[capped], problem.budgets[budgeted] * paid[budgeted]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from topology.rates_large import solve_large
 MATTERS = 0.02
 CLOSE = 1.01
 TIME_LIMIT_S = 5.0
+PATIENCE_S = 15.0
 NAMED_MAX = 4
 
 
@@ -32,8 +34,10 @@ def say_infeasible(problem: Problem, names: Sequence[str], *, resistances: bool,
     error : Infeasible
         The solver's complaint.
     """
-    if error.proof is None:
+    if error.proof is None and error.timed_out:
         return "no rates within these limits were found in the given time: allow more time, or raise some limits."
+    if error.proof is None:
+        return "no rates within these limits were found, nor a proof that there are none: raise some of them."
     shares = limit_shares(problem, error.proof)
     order = np.argsort(-shares)
     guilty = order[shares[order] > MATTERS * shares.sum()]
@@ -43,8 +47,8 @@ def say_infeasible(problem: Problem, names: Sequence[str], *, resistances: bool,
     if enough is None:
         return f"{said}: raise it, or take it out{relaxed}."
     if len(guilty) == 1:
-        return f"{said}: it would have to be {_up(enough * problem.limits[1][guilty[0]])}{relaxed}."
-    return f"{said}: each would have to be {_up(enough)} times as large{relaxed}."
+        return f"{said}: {_up(enough * problem.limits[1][guilty[0]])} would do{relaxed}."
+    return f"{said}: {_up(enough)} times as much each would do{relaxed}."
 
 
 def say_excess(problem: Problem, names: Sequence[str], policy: str, rates: Reals) -> str:
@@ -52,20 +56,21 @@ def say_excess(problem: Problem, names: Sequence[str], policy: str, rates: Reals
     rows, height = problem.limits
     load = rows @ rates
     worst = int(np.argmax(load / height))
+    other = "" if policy == "optimal" else ", or try '--rates optimal'"
     return (
         f"{policy} rates break {_limit(problem, names, worst)}, which would have to be {_up(float(load[worst]))}: "
-        "raise it, or try '--rates optimal'."
+        f"raise it{other}."
     )
 
 
 def _enough(problem: Problem, guilty: NDArray[np.int64], resistances: bool) -> float | None:
-    """The factor by which the guilty limits would have to grow; None when none is found."""
-    low, high = 1.0, 2.0
+    """A factor by which the guilty limits could grow to be kept, hardly above the least; None when none is found."""
+    low, high, until_s = 1.0, 2.0, time.perf_counter() + PATIENCE_S
     while not _feasible(_raised(problem, guilty, high), resistances):
         low, high = high, 2 * high
-        if high > 1e6:
+        if high > 1e6 or time.perf_counter() > until_s:
             return None
-    while high / low > CLOSE:
+    while high / low > CLOSE and time.perf_counter() < until_s:
         middle = math.sqrt(low * high)
         if _feasible(_raised(problem, guilty, middle), resistances):
             high = middle

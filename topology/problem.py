@@ -138,7 +138,7 @@ class Dual(NamedTuple):
     a : ndarray, shape (m,)
         b_eᵀ X b_e of a positive semidefinite X of trace 1 whose rows sum to 0.
     y : ndarray, shape (m,), or None
-        b_eᵀ Y b_e of a mean of y_k y_kᵀ with b_kᵀ y_k = 1; None for the relaxation without resistances.
+        b_eᵀ Y b_e of a mean of y_k y_kᵀ with b_kᵀ y_k = 1; None for the restriction without resistances.
     prices : ndarray, shape (n,), or None
         Of the nodes' budgets, in cost per exchange; None to have them chosen by a linear programme.
     """
@@ -155,11 +155,14 @@ class Infeasible(Exception):
     ----------
     proof : Dual or None
         The dual point that proves that there are none; None when it is not known.
+    timed_out : bool
+        Whether there would have been more to try.
     """
 
-    def __init__(self, proof: Dual | None) -> None:
+    def __init__(self, proof: Dual | None, *, timed_out: bool = False) -> None:
         super().__init__("no rates that keep the limits were found" if proof is None else "no rates keep the limits")
         self.proof = proof
+        self.timed_out = timed_out
 
 
 class Solution(NamedTuple):

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topology.certificate import lower_bound
+from topology.certificate import foster_bound, lower_bound
 from topology.explain import say_excess, say_infeasible
 from topology.measures import chis, edge_resistances, total_rate
 from topology.plan import Rates
@@ -36,7 +36,7 @@ IDLE = 1e-9
 LIMIT_TOLERANCE = 1e-8
 PROGRAMME_MAX = 2000
 ROUNDING = 1e-6
-SMALL, FINE = 200, 1e-6
+SMALL, FEW, FINE = 200, 2500, 1e-6
 
 
 class Asked(NamedTuple):
@@ -80,21 +80,21 @@ def connectivity(problem: Problem, asked: Asked) -> Allocation:
     Limits are kept by rates that are stable for λ2 ≥ √2 alone.
     """
     found = _solve(problem, False, asked)
-    split = _positive(found.rates)
+    split = _positive(problem, found.rates)
     # The spectral half of the bound is the solver's; Foster's theorem at these rates gives the other half.
     felt = edge_resistances(problem.n, problem.ends, split)
     prices = found.dual.prices if len(split) > PROGRAMME_MAX else None
     dual = Dual(found.dual.a, felt / float(split @ felt**2), prices)
-    gap = float(problem.costs @ found.rates) / found.bound - 1
+    gap = float(problem.costs @ split) * float(found.rates.sum()) / found.bound - 1
     return Allocation(split, lower_bound(problem, dual), max(0.0, gap), found.solver)
 
 
 def optimal(problem: Problem, asked: Asked) -> Allocation:
     """The least total cost: χ1 and χ2 at once."""
     found = _solve(problem, True, asked)
-    split = _positive(found.rates)
+    split = _positive(problem, found.rates)
     even = np.full(len(split), 1 / len(split))
-    if _cost(problem, even) <= _cost(problem, split) * (1 + ROUNDING):
+    if _cost(problem, even) <= _cost(problem, split) * (1 + ROUNDING) < math.inf:
         split = even  # as on a ring or a star, where nothing is gained
     return Allocation(split, found.bound, max(0.0, _cost(problem, split) / found.bound - 1), found.solver)
 
@@ -107,7 +107,7 @@ def _cost(problem: Problem, probabilities: Reals) -> float:
 
 def _solve(problem: Problem, resistances: bool, asked: Asked) -> Solution:
     stop = asked.stop
-    if problem.n <= SMALL:  # a few steps more cost nothing
+    if problem.n <= SMALL and len(problem.ends) <= FEW:  # a few steps more cost hardly anything
         stop = stop._replace(max_gap=min(stop.max_gap, FINE))
     return solve_large(problem, resistances=resistances, stop=stop, watch=asked.watch, solver=asked.solver)
 
@@ -117,11 +117,6 @@ RATES: dict[str, Callable[[Problem, Asked], Allocation]] = {
     "connectivity": connectivity,
     "optimal": optimal,
 }
-
-
-def foster_bound(n: int) -> float:
-    """(n − 1)/√2, the total rate that no graph of n nodes can do without."""
-    return (n - 1) / math.sqrt(2)
 
 
 def choose_rates(
@@ -192,11 +187,14 @@ def choose_rates(
     return rates, record
 
 
-def _positive(rates: Reals) -> Reals:
-    """Rates as probabilities, none of them 0: an edge that never exchanges would be no edge."""
-    split = rates / rates.sum()
-    split = np.maximum(split, IDLE / len(split))
-    normal: Reals = split / split.sum()
+def _positive(problem: Problem, rates: Reals) -> Reals:
+    """Rates as probabilities, none of them 0: an edge that never exchanges would be no edge.
+
+    On what they get no more is spent than rounding errors cost, and no capacity is filled by it.
+    """
+    least = np.minimum(IDLE / len(rates) * float(problem.costs @ rates) / problem.costs, 0.1 * problem.capacities)
+    raised = np.maximum(rates, least)
+    normal: Reals = raised / raised.sum()
     return normal
 
 

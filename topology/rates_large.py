@@ -27,7 +27,7 @@ def solve_large(
     ----------
     problem : Problem
     resistances : bool
-        True for stable rates, R_e ≤ λ2 on every edge; False for the relaxation λ2 ≥ √2.
+        True for stable rates, R_e ≤ λ2 on every edge; False for the restriction λ2 ≥ √2.
     stop : Stop, optional
         When to end.
     watch : callable, optional

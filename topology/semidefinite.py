@@ -114,7 +114,7 @@ def reference_rates(
     ----------
     problem : Problem
     resistances : bool
-        True for stable rates, R_e ≤ λ2 on every edge; False for the relaxation λ2 ≥ √2.
+        True for stable rates, R_e ≤ λ2 on every edge; False for the restriction λ2 ≥ √2.
     stop : Stop
         Only its time limit matters: the solver goes as far as it can.
     watch : callable, optional

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.unit.direct_sdp import direct_sdp
-from topology.certificate import LEVEL, dual_of, limit_shares, lower_bound, proves_infeasible
+from topology.certificate import LEVEL, dual_of, foster_bound, limit_shares, lower_bound, proves_infeasible
 from topology.measures import laplacian
 from topology.problem import Dual, Problem, Reals
 
@@ -111,7 +111,7 @@ def test_given_prices_the_best_scale_is_found(kind: str) -> None:
         paid = np.where(np.isfinite(problem.budgets), dual.prices, 0)
         room = problem.costs + paid[ENDS[:, 0]] + paid[ENDS[:, 1]]
         budgeted = np.isfinite(problem.budgets)
-        best = -math.inf
+        best = foster_bound(N) * float(problem.costs.min())  # which always holds
         for theta in np.linspace(0, 40, 4001):
             excess = np.maximum(theta * dual.a - room, 0)
             if np.all(excess[np.isinf(problem.capacities)] == 0):

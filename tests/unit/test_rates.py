@@ -29,10 +29,10 @@ CLOSED_FORMS = {
 }
 
 PUBLISHED = [
-    ("line", 20, 121.1, 215.9, 121.1),
-    ("grid", 16, 26.25, 27.20, 24.89),
-    ("torus", 16, 15.49, 15.49, 15.49),
-    ("barbell", 10, 38.44, 21.36, 18.22),
+    ("line", 20, 121.08, 215.754, 121.08),
+    ("grid", 16, 26.252, 27.197, 24.890),
+    ("torus", 16, 15.492, 15.492, 15.492),
+    ("barbell", 10, 38.441, 21.362, 18.215),
 ]
 
 
@@ -62,19 +62,18 @@ def test_optimal_rates_attain_closed_forms(family: str, n: int) -> None:
 def test_published_totals(family: str, n: int, uniform: float, connectivity: float, optimal: float) -> None:
     for policy, expected in (("uniform", uniform), ("connectivity", connectivity), ("optimal", optimal)):
         found = build_plan(family, n, rates=policy, stop=Stop(1e-5)).rates
-        assert found.total_rate == pytest.approx(expected, rel=1e-3), policy
+        assert found.total_rate == pytest.approx(expected, rel=1e-4), policy
 
 
 @pytest.mark.parametrize("n", [3, 6, 11])
 def test_connectivity_of_a_line_is_a_parabola(n: int) -> None:
-    """Of all rates that sum to 1 on a line, λ2 is largest for p_k ∝ k(n−k), where it is 12/(n(n²−1))·… of the sum."""
+    """Of all rates that sum to 1 on a line, λ2 is largest for p_k ∝ k(n−k), where it is 12/(n(n²−1))."""
     plan = build_plan("line", n, rates="connectivity", stop=FINE)
     k = np.arange(1, n)
     parabola = k * (n - k) / np.sum(k * (n - k))
     by_place = {min(int(e.a[1:]), int(e.b[1:])): e.rate / plan.rates.total_rate for e in plan.edges}
     np.testing.assert_allclose([by_place[i] for i in range(n - 1)], parabola, rtol=1e-3)
-    ends = np.column_stack([np.arange(n - 1), np.arange(1, n)])
-    assert plan.rates.chi1 == pytest.approx(chi1(laplacian(n, ends, parabola)), rel=1e-6)
+    assert plan.rates.chi1 == pytest.approx(n * (n * n - 1) / 12, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -151,11 +150,11 @@ def test_an_expensive_bridge_gets_less(policy: str, tmp_path) -> None:
 def test_a_hub_with_half_its_budget_is_refused_with_what_would_do(tmp_path) -> None:
     """All rates of a star pass through its hub: it needs n − 1, and neither more nor less will do."""
     half = Demands(budgets=written(tmp_path / "half.csv", "n0,9.5\n"))
-    with pytest.raises(PlanError, match=r"no rates keep the budget of n0 \(9.5\): it would have to be 19"):
+    with pytest.raises(PlanError, match=r"no rates keep the budget of n0 \(9.5\): 19\S* would do"):
         build_plan("star", 20, rates="optimal", demands=half)
     with pytest.raises(PlanError, match=r"uniform rates break the budget of n0 \(9.5\).*have to be 19: raise"):
         build_plan("star", 20, demands=half)
-    with pytest.raises(PlanError, match=r"have to be 26.* '--rates optimal', which asks for less"):
+    with pytest.raises(PlanError, match=r": 26\.\d+ would do, or try '--rates optimal', which asks for less"):
         build_plan("star", 20, rates="connectivity", demands=half)
     enough = Demands(budgets=written(tmp_path / "enough.csv", "n0,19\n"))
     assert build_plan("star", 20, rates="optimal", demands=enough).rates.total_rate == pytest.approx(19)
@@ -164,9 +163,9 @@ def test_a_hub_with_half_its_budget_is_refused_with_what_would_do(tmp_path) -> N
 def test_a_bridge_without_the_capacity_is_refused_with_what_would_do(tmp_path) -> None:
     """A bridge's resistance is 1/rate, and it is between halves that λ2 joins: some rate is too small."""
     narrow = Demands(capacities=written(tmp_path / "narrow.csv", "n4,n5,0.6\n"))
-    with pytest.raises(PlanError, match=r"the capacity of n4 – n5 \(0.6\): it would have to be 1\.\d+") as refusal:
+    with pytest.raises(PlanError, match=r"the capacity of n4 – n5 \(0.6\): 1\.\d+ would do") as refusal:
         build_plan("barbell", 10, rates="optimal", demands=narrow)
-    needed = float(str(refusal.value).rsplit(" ", 1)[1].rstrip("."))
+    needed = float(str(refusal.value).split(": ")[1].split()[0])
     wide = Demands(capacities=written(tmp_path / "wide.csv", f"n4,n5,{needed}\n"))
     assert bridge_rate(build_plan("barbell", 10, rates="optimal", demands=wide)) <= needed * (1 + 1e-8)
     tight = Demands(capacities=written(tmp_path / "tight.csv", f"n4,n5,{0.9 * needed}\n"))
@@ -181,7 +180,7 @@ def test_a_node_between_two_halves_that_may_do_too_little(tmp_path) -> None:
     )
     for budget in (2, 3):
         demands = Demands(budgets=written(tmp_path / "budget.csv", f"dora,{budget}\n"))
-        with pytest.raises(PlanError, match=r"the budget of dora \(\d\): it would have to be 3\.1"):
+        with pytest.raises(PlanError, match=r"the budget of dora \(\d\): 3\.1\d* would do"):
             build_plan(f"file:{office}", rates="optimal", demands=demands)
     demands = Demands(budgets=written(tmp_path / "budget.csv", "dora,3.2\n"))
     assert build_plan(f"file:{office}", rates="optimal", demands=demands).rates.certified_gap < 1e-3
@@ -189,8 +188,65 @@ def test_a_node_between_two_halves_that_may_do_too_little(tmp_path) -> None:
 
 def test_many_limits_are_summed_up(tmp_path) -> None:
     budgets = Demands(budgets=written(tmp_path / "all.csv", "".join(f"n{k},0.5\n" for k in range(9))))
-    with pytest.raises(PlanError, match=r"and \d other limits at once: each would have to be \d.* times as large"):
+    with pytest.raises(PlanError, match=r"and \d other limits at once: \d\S* times as much each would do"):
         build_plan("ring", 9, rates="optimal", demands=budgets)
+
+
+def same_as_direct(problem: Problem, resistances: bool) -> None:
+    """Solved or refused as a direct programme says."""
+    least, _ = direct_sdp(problem, resistances)
+    if math.isinf(least):
+        with pytest.raises(Infeasible):
+            solve_large(problem, resistances=resistances, stop=Stop(1e-5, 30))
+    else:
+        found = solve_large(problem, resistances=resistances, stop=Stop(1e-5, 30))
+        assert problem.costs @ found.rates == pytest.approx(least, rel=1e-4)
+        assert found.bound <= least * (1 + 1e-6)
+        assert problem.keeps_limits(found.rates)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("resistances", [True, False])
+@pytest.mark.parametrize("capacity", [0.01, 0.5, 0.72, 1.2, 2.0, 5.0])
+def test_every_edge_capped_alike(capacity: float, resistances: bool) -> None:
+    for graph in (nx.cycle_graph(5), nx.complete_graph(4), nx.path_graph(2)):
+        ends = np.array(graph.edges, dtype=np.int64)
+        same_as_direct(Problem.of(len(graph), ends, capacities=np.full(len(ends), capacity)), resistances)
+
+
+@pytest.mark.parametrize("resistances", [True, False])
+@pytest.mark.parametrize("dear", [1e2, 1e4])
+def test_dear_edges_that_limits_force_into_use(dear: float, resistances: bool) -> None:
+    ends = np.array(nx.complete_graph(4).edges, dtype=np.int64)
+    cheap = (ends == 0).any(axis=1)
+    costs, capacities = np.where(cheap, 1.0, dear), np.where(cheap, 0.5, math.inf)
+    same_as_direct(Problem.of(4, ends, costs=costs, capacities=capacities), resistances)
+
+
+@pytest.mark.parametrize("dear", [1e2, 1e4, 1e6])
+def test_edges_of_no_use_cost_nothing(dear: float) -> None:
+    ends = np.array(nx.complete_graph(6).edges, dtype=np.int64)
+    costs = np.where((ends == 0).any(axis=1), 1.0, dear)
+    rates, record = choose_rates("optimal", Problem.of(6, ends, costs=costs))
+    assert record.certified_gap < 1e-5
+    assert rates.min() > 0
+
+
+def test_a_tiny_capacity_is_kept() -> None:
+    ends = np.array(nx.complete_graph(6).edges, dtype=np.int64)
+    capacities = np.where(np.arange(len(ends)) == 3, 1e-9, math.inf)
+    rates, _ = choose_rates("optimal", Problem.of(6, ends, capacities=capacities))
+    assert 0 < rates[3] <= 1e-9
+
+
+def test_no_time_at_all_with_limits_ends_in_a_sentence_or_a_plan() -> None:
+    for capacity in (1.1, 5.0):
+        problem = Problem.of(2, np.array([(0, 1)]), capacities=np.array([capacity]), budgets=np.full(2, capacity))
+        try:
+            _, record = choose_rates("optimal", problem, stop=Stop(1e-3, 0.0))
+        except PlanError:
+            continue  # that nothing was found in time; what else can go wrong is no PlanError
+        assert record.lower_bound > 0
 
 
 @settings(max_examples=15, deadline=None)

@@ -283,7 +283,8 @@ class Limits(_Plain):
     def move(self, change: Change, mu: float, corrector: Reals | float) -> Move:
         raised = self.give * (self.rows @ change.rates + self._lack(mu, corrector))
         multiplier = np.concatenate([raised, -raised])
-        return Move(self._wanted(mu, corrector) - self.slack * multiplier / self.multiplier, multiplier)
+        _, excess = np.split(self._wanted(mu, corrector) - self.slack * multiplier / self.multiplier, 2)
+        return Move(np.concatenate([excess - self.rows @ change.rates, excess]), multiplier)
 
     def _wanted(self, mu: float, corrector: Reals | float) -> Reals:
         """What the slacks would gain if the multipliers stayed."""

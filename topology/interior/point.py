@@ -21,6 +21,7 @@ SHORTER = 0.7
 TRIES = 40
 PENALTY = 10.0
 STIFFER = 10.0
+PENALTY_MAX = 1e12
 NONE = np.empty(0)
 
 
@@ -96,15 +97,15 @@ class Point:
     multipliers : Multipliers
     spectral_factor : ndarray, shape (n, n)
         Lower factor of X + (tr X)·J.
-    excess : ndarray, shape (k,)
-        e: by how much limits may be exceeded.
+    room : ndarray, shape (2k,)
+        σ and e: what is left of the limits, and by how much they may be exceeded.
     """
 
     problem: Problem
     at: Inside
     multipliers: Multipliers
     spectral_factor: Reals
-    excess: Reals
+    room: Reals
 
     def blocks(self) -> Blocks:
         """All constraints."""
@@ -113,7 +114,7 @@ class Point:
         return Blocks(
             Spectral(ends, at.slack, given.spectral, solved, (at.factor, self.spectral_factor)),
             None if at.inverse is None else Resistances.at(ends, at.level, at.inverse, given.resistances),
-            Limits(self.problem.limits[0], self._room(), given.limits) if self.problem.limited else None,
+            Limits(self.problem.limits[0], self.room, given.limits) if self.problem.limited else None,
             Signs(at.rates, given.signs),
         )
 
@@ -132,14 +133,9 @@ class Point:
             given.limits + dual * moves[Limits].multiplier if self.problem.limited else NONE,
             given.signs + dual * moves[Signs].multiplier,
         )
-        excess = self.excess + primal * np.split(moves[Limits].slack, 2)[1] if self.problem.limited else NONE
-        return Point(
-            self.problem, at, multipliers._replace(limits=_penalised(multipliers.limits)), factor, excess
-        ), primal
-
-    def _room(self) -> Reals:
-        rows, height = self.problem.limits
-        return np.concatenate([height + self.excess - rows @ self.at.rates, self.excess])
+        multipliers = multipliers._replace(limits=_penalised(multipliers.limits))
+        room = self.room + primal * moves[Limits].slack if self.problem.limited else NONE
+        return Point(self.problem, at, multipliers, factor, room), primal
 
     def _moved(self, blocks: Blocks, direction: Direction, length: float) -> tuple[float, Inside]:
         change, at = direction.change, self.at
@@ -162,7 +158,8 @@ def _has_room(found: Inside, problem: Problem, blocks: Blocks) -> bool:
 def _penalised(limits: Reals) -> Reals:
     """v and P − v with a higher penalty P where v comes near it: a limit that can be kept is worth any price."""
     prices, below = np.split(limits, 2)
-    return np.concatenate([prices, np.where(below < prices, STIFFER * (prices + below) - prices, below)])
+    stiffer = np.minimum(STIFFER * (prices + below), np.maximum(PENALTY_MAX, prices + below))
+    return np.concatenate([prices, np.where(below < prices, stiffer - prices, below)])
 
 
 def _raised(matrix: Reals, direction: Reals, length: float) -> tuple[float, Reals, Reals]:
@@ -225,4 +222,4 @@ def _balanced(problem: Problem, at: Inside) -> Point:
     left = (height - rows @ at.rates) * penalty
     prices = 2 * mu * penalty / (left + 2 * mu + np.sqrt(left**2 + 4 * mu**2))
     limits = np.concatenate([prices, penalty - prices])
-    return Point(problem, at, multipliers._replace(limits=limits), factor, mu / (penalty - prices))
+    return Point(problem, at, multipliers._replace(limits=limits), factor, mu / limits)

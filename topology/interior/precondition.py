@@ -79,7 +79,8 @@ class Preconditioner:
         kind = np.float64 if len(edges) <= EXACT_MAX else np.float32
         matrix = self._matrix(edges, kind)
         self.chosen = np.append(edges, m)
-        self.scale = (1 / np.sqrt(np.diagonal(matrix))).astype(kind)
+        own = np.diagonal(matrix)
+        self.scale = (1 / np.sqrt(np.maximum(own, np.finfo(kind).eps * own.max()))).astype(kind)
         matrix *= self.scale
         matrix *= self.scale[:, None]
         self.factor = _ridged_factor(matrix, 1e-13 if kind is np.float64 else 1e-6)

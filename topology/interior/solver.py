@@ -11,7 +11,7 @@ import math
 import time
 
 import numpy as np
-from scipy.linalg import eigvalsh
+from scipy.linalg import LinAlgError, eigvalsh
 from scipy.sparse.linalg import eigsh
 
 from topology.certificate import LEVEL, dual_of, lower_bound, proves_infeasible
@@ -38,7 +38,7 @@ def solve_interior(
     ----------
     problem : Problem
     resistances : bool
-        True for stable rates, R_e ≤ λ2 on every edge; False for the relaxation λ2 ≥ √2.
+        True for stable rates, R_e ≤ λ2 on every edge; False for the restriction λ2 ≥ √2.
     stop : Stop, optional
         When to end.
     watch : callable, optional
@@ -62,8 +62,11 @@ def solve_interior(
             break
         newton = Newton(problem, blocks, resistances, preconditioner, search.out_of_time)
         accuracy = ACCURACY * min(newton.residual, max(search.gap, search.stop.max_gap), 1)
-        direction, primal, dual = _aim(newton, accuracy, centring=cut)
-        point, taken = point.stepped(blocks, direction, primal, dual)
+        try:
+            direction, primal, dual = _aim(newton, accuracy, centring=cut)
+            point, taken = point.stepped(blocks, direction, primal, dual)
+        except LinAlgError:
+            break  # rounding has the upper hand: what was found by now is all there is
         cut = taken < CUT * primal
     return search.answer()
 
@@ -135,7 +138,7 @@ class _Search:
             dual = dual_of(self.problem, self.best.spectral.multiplier, held.inverse, weights)
         dual = dual._replace(prices=self._dual(self.best).prices)
         if self.rates is None:
-            raise Infeasible(None)
+            raise Infeasible(None, timed_out=self.out_of_time())
         return Solution(self.rates, dual, lower_bound(self.problem, dual), "interior point", tuple(self.steps))
 
     def _note_rates(self, at: Inside, blocks: Blocks) -> None:
