@@ -54,6 +54,15 @@ class _Point(NamedTuple):
     gap: float
 
 
+class _Spectrum(NamedTuple):
+    """λ2, −log of the same in soft, the negative of that one's derivatives, and b_eᵀ X b_e of one X or two."""
+
+    connectivity: float
+    value: float
+    slope: Reals
+    duals: list[Reals]
+
+
 class _Enough(Exception):
     """The gap is small enough, or the time is over."""
 
@@ -138,17 +147,19 @@ class _Search:
     def _evaluate(self, q: Reals, eigenvalue_softness: float, resistance_softness: float) -> _Point:
         """The point at q = c·p, with −½ log of the soft λ2 and +½ log of the soft Rmax, or −log of the soft λ2."""
         costs, p = self._problem.costs, q / self._problem.costs
-        connectivity, value, a, trace = self._spectral(p, eigenvalue_softness)
+        found = self._spectral(p, eigenvalue_softness)
         if not self._resistances:
-            return _Point(value, -a / costs, self._note(p, connectivity, math.nan, Dual(a / trace)))
+            here = self._note(p, found.connectivity, math.nan, [Dual(a) for a in found.duals])
+            return _Point(found.value, -found.slope / costs, here)
         felt = self._method.resistances(p)
         high, weights = _soft_max(np.log(felt), resistance_softness)
-        y = self._method.sensitivity(p, weights / felt)
-        here = self._note(p, connectivity, float(felt.max()), Dual(a / trace, y / float(weights @ felt)))
-        return _Point((value + high) / 2, -(a + y) / 2 / costs, here)
+        slope = self._method.sensitivity(p, weights / felt)
+        y = slope / float(weights @ felt)
+        here = self._note(p, found.connectivity, float(felt.max()), [Dual(a, y) for a in found.duals])
+        return _Point((found.value + high) / 2, -(found.slope + slope) / 2 / costs, here)
 
-    def _spectral(self, p: Reals, softness: float) -> tuple[float, float, Reals, float]:
-        """λ2, −log of the same in soft, and its derivatives −b_eᵀ X b_e, from as many eigenpairs as count; tr X."""
+    def _spectral(self, p: Reals, softness: float) -> _Spectrum:
+        """What the lowest eigenpairs say, as many of them as count."""
         problem = self._problem
         while True:
             values, vectors = lowest_eigenpairs(problem.n, problem.ends, p, self._count, factorise=self._method.sparse)
@@ -156,22 +167,28 @@ class _Search:
             if weights[-1] < COUNTS * weights[0] or self._count >= min(EIGENPAIRS_MAX, problem.n - 1):
                 break
             self._count = min(2 * self._count, EIGENPAIRS_MAX)
-        if len(values) == EIGENPAIRS_MAX:
-            self._softest = math.log(max(values[-1], TINY) / max(values[0], TINY)) / math.log(1 / COUNTS) + MARGIN
         self._crowd = max(1.0, -float(weights @ np.log(weights + TINY)))
         i, j = problem.ends.T
+        squares = (vectors[i] - vectors[j]) ** 2
         weights /= np.maximum(values, TINY)
-        return float(values[0]), value, (vectors[i] - vectors[j]) ** 2 @ weights, float(weights.sum())
+        slope, trace = squares @ weights, float(weights.sum())
+        duals = [slope / trace]
+        if len(values) == EIGENPAIRS_MAX:
+            self._softest = math.log(max(values[-1], TINY) / max(values[0], TINY)) / math.log(1 / COUNTS) + MARGIN
+            # Another X gives all other eigenvectors, whose squares make up 2 on every edge, the last one's weight.
+            rest = float(weights[-1]) * (problem.n - 1 - len(values))
+            duals.append((slope + weights[-1] * (2 - squares.sum(axis=1))) / (trace + rest))
+        return _Spectrum(float(values[0]), value, slope, duals)
 
-    def _note(self, p: Reals, connectivity: float, resistance: float, dual: Dual) -> float:
-        """Keep what is better than before; the gap between these rates and this dual point."""
+    def _note(self, p: Reals, connectivity: float, resistance: float, duals: list[Dual]) -> float:
+        """Keep what is better than before; the gap between these rates and the best of these dual points."""
         scale = math.sqrt(resistance / connectivity) if self._resistances else LEVEL / connectivity
         if (cost := scale * float(self._problem.costs @ p)) < self._cost:
             self._cost, self._rates = cost, scale * p
-        self._pieces.append(dual)
-        self._fresh += 1
-        bound = self._improve(dual)
-        if self._fresh == PIECES:
+        self._pieces.extend(duals)
+        self._fresh += len(duals)
+        bound = max(self._improve(dual) for dual in duals)
+        if self._fresh >= PIECES:
             self._combine()
         step = self._now()
         if time.perf_counter() - self._told_s > TOLD_S:
