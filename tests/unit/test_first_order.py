@@ -125,6 +125,23 @@ def test_no_rates_fall_below_the_bound(kind: str, resistances: bool) -> None:
     assert least_cost(p, np.ones(len(p.ends)), resistances) >= found.bound
 
 
+@pytest.mark.parametrize("most", [4, 64])
+@pytest.mark.parametrize("kind", ["geometric", "random", "star"])
+def test_dual_points_are_above_what_they_bound(kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("topology.first_order.EIGENPAIRS", min(most, 8))
+    monkeypatch.setattr("topology.first_order.EIGENPAIRS_MAX", most)
+    p = problem(kind, 60)
+    found = solve_first_order(p, resistances=True, stop=Stop(5e-2, 2.0))
+    assert found.dual.y is not None
+    draw = np.random.default_rng(5)
+    for spread in (0.01, 0.3, 3):
+        for _ in range(20):
+            rates = found.rates * np.exp(spread * draw.standard_normal(len(p.ends)))
+            connectivity, felt = dense(p, rates)
+            assert found.dual.a @ rates >= connectivity * (1 - 1e-9)  # ⟨X, Λ⟩ ≥ λ2 as tr X = 1
+            assert found.dual.y @ rates >= (1 - 1e-9) / felt.max()  # yᵀΛy ≥ 1/R_k as b_kᵀy = 1
+
+
 def test_a_dearer_bridge_exchanges_less_often() -> None:
     bridge = nx.barbell_graph(5, 0)
     ends = np.array(bridge.edges)
