@@ -21,6 +21,8 @@ from topology.problem import Reals
 from topology.records import PlanError, unknown
 
 FILE = "file:"
+NODES_MAX, EDGES_MAX = 100_000, 2_000_000
+DENSE = {"complete": 1.0, "barbell": 0.5, "lollipop": 0.25}  # parts of all possible edges
 DRAWS = 20
 
 
@@ -79,9 +81,18 @@ def make_graph(
         raise PlanError(f"a plan needs at least two nodes, not {n}.")
     build, takes = FAMILIES[family]
     _check_options(f"the family {family}", takes, given)
+    _check_size(family, n, degree, probability)
     graph = build(n, np.random.default_rng(seed), **given)
     assert nx.is_connected(graph), f"{family} with n={n}, {given}, seed={seed} is not connected"
     return nx.relabel_nodes(graph, {k: f"n{k}" for k in range(n)})
+
+
+def _check_size(family: str, n: int, degree: int | None, probability: float | None) -> None:
+    """Refuse what would not fit into memory, before it is built."""
+    share = DENSE.get(family, probability if family == "erdos-renyi" else None) or 0
+    edges = max(n * (degree or 1) / 2, share * n * n / 2)
+    if n > NODES_MAX or edges > EDGES_MAX:
+        raise PlanError(f"that is too large: a plan has at most {NODES_MAX:,} nodes and {EDGES_MAX:,} edges.")
 
 
 def _from_file(path: str, n: int | None) -> nx.Graph:

@@ -92,7 +92,9 @@ def solve_first_order(problem: Problem, *, resistances: bool, stop: Stop, watch:
         When the problem has limits.
     """
     if problem.limited:
-        raise PlanError("the first-order solver knows no capacities and budgets: leave them out, or take fewer nodes.")
+        raise PlanError(
+            "the first-order solver knows no capacities and budgets: leave them out, or take another solver."
+        )
     search = _Search(problem, resistances, stop, watch)
     degrees = np.bincount(problem.ends.ravel())
     roots = np.sqrt((1 / degrees[problem.ends]).sum(axis=1))

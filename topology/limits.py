@@ -7,7 +7,7 @@ words is a header. What has no line gets the default.
 from __future__ import annotations
 
 import csv
-import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from reprlib import repr as shown
@@ -18,6 +18,9 @@ import numpy as np
 from topology.files import load_text
 from topology.problem import Ends, Reals
 from topology.records import PlanError, unknown
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LEAST, MOST = 1e-6, 1e6
 
 
 class Entry(NamedTuple):
@@ -108,8 +111,8 @@ def _entries(path: Path | str, nodes: Sequence[str], count: int, what: str) -> I
         for name in names:
             if name not in known:
                 raise PlanError(f"{where}: {unknown('node', name, known)}")
-        if value is None or not 0 < value < math.inf:
-            raise PlanError(f"{where}: the {what} is {shown(text)}, write a finite number above 0.")
+        if value is None or not LEAST <= value <= MOST:
+            raise PlanError(f"{where}: the {what} is {shown(text)}, write a number from 1e-6 to 1e6.")
         if (whom := frozenset(names)) in seen:
             raise PlanError(f"{where}: {' – '.join(names)} is in line {seen[whom]} already, keep one of them.")
         seen[whom] = line
@@ -130,7 +133,4 @@ def _rows(path: Path | str, what: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return float(text) if NUMBER.fullmatch(text.strip()) else None

@@ -34,6 +34,7 @@ NAME = re.compile(r"[a-z0-9-]{1,63}")
 ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 ROW_TOLERANCE = 1e-9
 RATE_TOLERANCE = 1e-6
+SIZE_MAX = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -284,9 +285,15 @@ def load_plan(path: Path | str) -> Plan:
         When the file can't be read or its plan can't be used.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"the plan {path} can't be read: {getattr(error, 'strerror', None) or error}.") from None
+        with Path(path).open("rb") as file:
+            data = file.read(SIZE_MAX + 1)
+        text = data.decode("utf-8-sig")  # some editors mark their files
+    except OSError as error:
+        raise PlanError(f"the plan {path} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise PlanError(f"the plan {path} can't be read: it is no text in UTF-8.") from None
+    if len(data) > SIZE_MAX:
+        raise PlanError(f"the plan {path} can't be read: it has more than {SIZE_MAX >> 20} MiB.")
     try:
         return plan_from_json(text)
     except PlanError as error:

@@ -100,7 +100,7 @@ def build_plan(
 
 
 def options_of(family: str) -> tuple[str, ...]:
-    """Which of degree, probability and radius a family takes; none of a graph from a file."""
+    """Which of degree, probability and radius a family takes; none of a graph from a file, or of no family."""
     return FAMILIES[family].options if family in FAMILIES else ()
 
 

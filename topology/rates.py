@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import LinAlgError
 
 from topology.certificate import foster_bound, lower_bound
 from topology.explain import say_excess, say_infeasible
@@ -164,6 +165,8 @@ def choose_rates(
     began_s = time.perf_counter()
     try:
         found = RATES[policy](problem, asked)
+    except (LinAlgError, ArithmeticError):
+        raise PlanError("costs and limits differ by so much that rounding errors win: bring them nearer.") from None
     except Infeasible as error:
         raise PlanError(say_infeasible(problem, names, resistances=policy == "optimal", error=error)) from None
     spent_s = time.perf_counter() - began_s

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from node.cli import planner
@@ -49,11 +50,14 @@ def compare(
     check_picture(draw)
     given = {"degree": degree, "probability": probability, "radius": radius}
     with planning():
+        from topology.families import make_graph
         from topology.planning import build_plan, options_of
 
+        asked: list[tuple[str, dict[str, Any]]] = [(name, {k: given[k] for k in options_of(name)}) for name in families]
+        for family, options in asked:
+            make_graph(family, nodes, seed=seed, **options)  # what can't be is said before anything is planned
         rows: list[dict[str, Plan]] = []
-        for family in families:
-            options: dict[str, Any] = {key: given[key] for key in options_of(family)}
+        for family, options in asked:
             rows.append({})
             for policy in POLICIES:
                 with closing_gap(f"planning {family}, {policy} rates", max_gap) as watch:
@@ -77,7 +81,7 @@ def _print(rows: list[dict[str, Plan]], size_bytes: int, as_json: bool) -> None:
     console = Console()
     console.print(_table(each))
     for line in _words(each):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
 
 
 def _table(each: list[dict[str, dict[str, Any]]]) -> Table:
@@ -90,15 +94,14 @@ def _table(each: list[dict[str, dict[str, Any]]]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("family", no_wrap=True)
-    for head in ("edges", "degree", "hops", "gap", *POLICIES, "saves", "sends"):
+    table.add_column("family", no_wrap=True, max_width=14)
+    for head in ("degree", "hops", "gap", *POLICIES, "saves", "sends"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in each:
         best = row["optimal"]
         degree = best["degree"]
         table.add_row(
-            best["family"],
-            str(best["edges"]),
+            escape(best["family"]),
             f"{degree['min']}–{degree['max']}" if degree["min"] < degree["max"] else str(degree["min"]),
             str(best["diameter"]),
             f"{best['spectral_gap']:.2g}",

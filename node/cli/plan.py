@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from node.cli import planner
-from node.cli.planner import check_picture, closing_gap, model_bytes, planning, stop_rule
+from node.cli.planner import check_picture, check_target, closing_gap, model_bytes, planning, stop_rule
 from node.cli.promises import print_promises
 from topology.plan import save_plan
 
@@ -71,6 +71,7 @@ def plan(
     """
     size, stop = model_bytes(model_size), stop_rule(max_gap, time_limit)
     check_picture(draw)
+    check_target(output)
     with planning():
         from topology.planning import Demands, build_plan
 

@@ -149,8 +149,17 @@ def model_bytes(text: str) -> int:
 
 def check_picture(path: Path | None) -> None:
     """Refuse a picture whose name has no ending that can be drawn, before any work is done for it."""
-    if path and path.suffix not in PICTURES:
+    if path and path.suffix.lower() not in PICTURES:
         raise ConfigError(f"--draw {path} can't be used: write a name that ends in {', '.join(PICTURES)}.")
+    check_target(path)
+
+
+def check_target(path: Path | None) -> None:
+    """Refuse a file that can't be written since its folder is missing, before any work is done for it."""
+    if path and not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path} can't be written: there is no folder {path.parent}.")
+    if path and path.is_dir():
+        raise ConfigError(f"{path} can't be written: it is a folder.")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ def print_promises(plan: Plan, model_bytes: int, as_json: bool) -> None:
         return
     console = Console()
     console.print(_table(figures))
-    console.print(verdict(figures), highlight=False)
+    console.print(verdict(figures), highlight=False, markup=False)
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    table = Table(title=f"{figures['family']}, {figures['nodes']} peers", title_justify="left", show_header=False)
+    title = f"{escape(figures['family'])}, {figures['nodes']} peers"
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
@@ -55,7 +57,7 @@ def _rate_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = [
         ("chi1", f"{figures['chi1']:.6g}", "of rates that sum to 1: how slowly all agree"),
         ("chi2", f"{figures['chi2']:.6g}", "of rates that sum to 1: the worst edge"),
-        ("total rate", f"{figures['total_rate']:.6g}", f"exchanges per unit of time, {policy} rates"),
+        ("total rate", f"{figures['total_rate']:.6g}", f"exchanges per unit of time, {escape(policy)} rates"),
         ("lower bound", f"{figures['lower_bound']:.6g}", "no choice of rates gets by with less"),
         ("messages sent", f"{messages['mean']:.4g}", f"per peer and unit; {messages['max']:.4g} by the busiest peer"),
         (
@@ -63,7 +65,7 @@ def _rate_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
             size(sent["mean"]),
             f"per peer and unit; {size(sent['max'])} by the busiest, model {size(figures['model_bytes'])}",
         ),
-        ("found by", figures["solver"], f"in {figures['seconds']:.3g} s"),
+        ("found by", escape(figures["solver"]), f"in {figures['seconds']:.3g} s"),
     ]
     if not math.isclose(figures["total_cost"], figures["total_rate"], rel_tol=1e-6):
         rows.insert(3, ("total cost", f"{figures['total_cost']:.6g}", "of all exchanges, per unit of time"))

@@ -93,6 +93,16 @@ def test_limits_that_cost_more_than_uniform_rates_are_named(invoke, tmp_path) ->
     assert "more than uniform ones, which break the limits that were set" in said
 
 
+def test_names_in_a_plan_are_no_markup(invoke, tmp_path) -> None:
+    (tmp_path / "team[red].txt").write_text("anna bert\n")
+    assert "file:team[red].txt, 2 peers" in invoke("plan", f"file:{tmp_path / 'team[red].txt'}").stdout
+    out = tmp_path / "plan.json"
+    invoke("plan", "line", "-n", 2, "-o", out)
+    text = out.read_text().replace('"solver": "interior point"', '"solver": "[/red]"')
+    out.write_text("\ufeff" + text, encoding="utf-8")  # and a mark that some editors leave
+    assert "[/red]" in invoke("show", out).stdout
+
+
 def test_a_search_that_was_cut_short_says_what_is_known(invoke) -> None:
     said = invoke("plan", "geometric", "-n", 60, "--time-limit", "1ms").stdout
     assert "Nothing better than uniform rates was found; no rates need less than" in said
@@ -145,6 +155,10 @@ def test_named_hosts(invoke, tmp_path) -> None:
         (["plan", "grid", "-n", 7], "7 is prime"),
         (["plan", "ring", "-n", 1], "at least two"),
         (["plan", "ring"], "say how many peers"),
+        (["plan", "ring", "-n", 10**12], "too large"),
+        (["plan", "complete", "-n", 30000], "too large"),
+        (["plan", "regular", "-n", 90000, "--degree", 3000], "too large"),
+        (["plan", "erdos-renyi", "-n", 90000, "--probability", 0.5], "too large"),
         (["plan", "ring", "-n", 4, "--max-gap", "-1"], "--max-gap -1"),
         (["plan", "ring", "-n", 4, "--time-limit", "soon"], "--time-limit soon"),
         (["plan", "ring", "-n", 4, "--time-limit", "0s"], "above zero"),
@@ -154,7 +168,7 @@ def test_named_hosts(invoke, tmp_path) -> None:
         (["plan", "ring", "-n", 4, "--model-size", "big"], "--model-size big can't be used"),
         (["plan", "ring", "-n", 4, "--draw", "plan.txt"], "ends in .png, .svg, .pdf"),
         (["show", "plan.json", "--draw", "plan"], "ends in .png"),
-        (["plan", "ring", "-n", 4, "-o", "absent/plan.json"], "can't be written to absent"),
+        (["plan", "ring", "-n", 4, "-o", "absent/plan.json"], "there is no folder absent"),
         (["plan", "ring", "-n", 4, "--host", "not a host"], "host:port"),
         (["show", "absent.json"], "absent.json can't be read: No such file"),
     ],

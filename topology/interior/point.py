@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigvalsh
+from scipy.linalg import LinAlgError, eigvalsh
 
 from topology.certificate import LEVEL
 from topology.interior.constraints import Blocks, Limits, Resistances, Signs, Spectral
@@ -80,7 +80,7 @@ def pseudo_inverse(laplacian: Reals, shift: float) -> Reals:
     n = len(laplacian)
     factor = cholesky(laplacian + shift / n)
     if factor is None:
-        raise ValueError("the rates do not connect the graph")
+        raise LinAlgError("the rates do not connect the graph")
     pseudo: Reals = inverse(factor) - 1 / (shift * n)
     return pseudo
 
@@ -191,7 +191,8 @@ def start(problem: Problem, resistances: bool) -> Point:
     else:
         scale, level = room * LEVEL / float(values[0]), LEVEL
     at = inside(problem, resistances, rates * scale, level)
-    assert at is not None, "uniform rates are inside when they are high enough"
+    if at is None:
+        raise LinAlgError("costs differ by too much for uniform spending to be inside")
     return _balanced(problem, at)
 
 
@@ -215,7 +216,8 @@ def _balanced(problem: Problem, at: Inside) -> Point:
     mu = float(problem.costs @ at.rates) / float(pulled @ at.rates)
     multipliers = Multipliers(*(mu * value for value in ones))
     factor = cholesky(multipliers.spectral + np.trace(multipliers.spectral) / problem.n)
-    assert factor is not None, "the inverse of a positive definite matrix is one"
+    if factor is None:
+        raise LinAlgError("costs differ by too much for a multiplier to be positive definite")
     rows, height = problem.limits
     penalty = PENALTY * float(problem.costs.max())
     # σv = μ and e(P − v) = μ, where σ − e is what the rates leave of a limit.
