@@ -93,7 +93,7 @@ def solve_first_order(problem: Problem, *, resistances: bool, stop: Stop, watch:
     """
     if problem.limited:
         raise PlanError(
-            "the first-order solver knows no capacities and budgets: leave them out, or take another solver."
+            "the first-order solver knows no capacities and budgets: leave them out, or take another one."
         )
     search = _Search(problem, resistances, stop, watch)
     degrees = np.bincount(problem.ends.ravel())

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from topology.problem import Problem, Solution, Stop, Watch
 from topology.records import PlanError, unknown
 
-SMALL, MEDIUM = 300, 600
+SMALL, MEDIUM, LARGE = 300, 600, 2500
+ALIKE = 32
 AUTO = "auto"
 
 
@@ -52,11 +55,20 @@ def solve_large(
 def _suitable(problem: Problem) -> str:
     if problem.n <= SMALL or problem.limited:
         return "interior-point"
+    if _hub_leaves(problem) > ALIKE and problem.n <= LARGE:
+        return "interior-point"  # so many equal eigenvalues that a few eigenvectors prove little
     if problem.n > MEDIUM:
         return "first-order"
     from topology.elimination import resistance_method
 
     return "first-order" if resistance_method(problem.n, problem.ends).sparse else "interior-point"
+
+
+def _hub_leaves(problem: Problem) -> int:
+    """The most nodes that hang on one node by their only edge."""
+    degrees = np.bincount(problem.ends.ravel(), minlength=problem.n)
+    hubs = [problem.ends[degrees[problem.ends[:, end]] == 1, 1 - end] for end in (0, 1)]
+    return int(np.bincount(np.concatenate(hubs), minlength=1).max())
 
 
 def _interior(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
