@@ -1,7 +1,7 @@
 """Pictures of plans: how often an edge exchanges is its colour and its width, what a node sends is its shade.
 
-Where the nodes sit is the graph's (``topology.places``). The same plan gives the same picture. All lengths here are
-in points, 1/72 inch.
+Where the nodes sit is the graph's (``topology.drawing.places``). The same plan gives the same picture. All lengths
+here are in points, 1/72 inch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
+from topology.drawing.scales import (
+    Scale,
+    Span,
+    edge_rates,
+    idle_edges,
+    load_colours,
+    node_loads,
+    rate_colours,
+    shared_scale,
+)
+from topology.drawing.sketch import FAINT, INK, Pen, Sketch, cut_pen, draw_edges, draw_nodes, sketch_plan
 from topology.plan import Plan
 from topology.problem import Reals
 from topology.records import PlanError
-from topology.scales import Scale, Span, edge_rates, idle_edges, load_colours, node_loads, rate_colours, shared_scale
-from topology.sketch import FAINT, INK, Pen, Sketch, cut_pen, draw_edges, draw_nodes, sketch_plan
 
 SIDE, PANEL = 576.0, 330.0
 NARROWEST = 450.0

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.certificate import limit_shares
 from topology.problem import Infeasible, Problem, Reals, Stop
 from topology.rates_large import solve_large
+from topology.solvers.certificate import limit_shares
 
 MATTERS = 0.02
 CLOSE = 1.01

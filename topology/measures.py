@@ -24,10 +24,10 @@ from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, shortest_path
 
-from topology.elimination import resistance_method
 from topology.plan import Plan
 from topology.problem import Ends, Reals
-from topology.sparse import highest_eigenvalue, lowest_eigenpairs
+from topology.solvers.elimination import resistance_method
+from topology.solvers.sparse import highest_eigenvalue, lowest_eigenpairs
 
 DENSE_MAX = 1500
 PRECISION = 1e-13

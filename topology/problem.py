@@ -131,7 +131,7 @@ Watch: TypeAlias = Callable[[Step], None]
 
 
 class Dual(NamedTuple):
-    """A dual point, as far as bounds need it; see ``topology.certificate``.
+    """A dual point, as far as bounds need it; see ``topology.solvers.certificate``.
 
     Parameters
     ----------

@@ -24,13 +24,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import LinAlgError
 
-from topology.certificate import foster_bound, lower_bound
 from topology.explain import say_excess, say_infeasible
 from topology.measures import chis, edge_resistances, total_rate
 from topology.plan import Rates
 from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Stop, Watch
 from topology.rates_large import AUTO, solve_large
 from topology.records import PlanError, unknown
+from topology.solvers.certificate import foster_bound, lower_bound
 
 DIGITS = 10
 IDLE = 1e-9

@@ -3,7 +3,7 @@
 Small graphs and limits go to the interior point, whose n × n matrices must fit into memory: few steps, each of them
 dear. Large graphs go to a first-order method on sparse matrices, the sooner the better the graph can be cut into
 pieces. A modelling language does the same for small graphs and any further constraint
-(``topology.semidefinite``): slower by far, and the reference for both. All have their certificates checked
+(``topology.solvers.semidefinite``): slower by far, and the reference for both. All have their certificates checked
 alike.
 """
 
@@ -59,7 +59,7 @@ def _suitable(problem: Problem) -> str:
         return "interior-point"  # so many equal eigenvalues that a few eigenvectors prove little
     if problem.n > MEDIUM:
         return "first-order"
-    from topology.elimination import resistance_method
+    from topology.solvers.elimination import resistance_method
 
     return "first-order" if resistance_method(problem.n, problem.ends).sparse else "interior-point"
 
@@ -72,19 +72,19 @@ def _hub_leaves(problem: Problem) -> int:
 
 
 def _interior(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
-    from topology.interior.solver import solve_interior
+    from topology.solvers.interior.solver import solve_interior
 
     return solve_interior(problem, resistances=resistances, stop=stop, watch=watch)
 
 
 def _first_order(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
-    from topology.first_order import solve_first_order
+    from topology.solvers.first_order import solve_first_order
 
     return solve_first_order(problem, resistances=resistances, stop=stop, watch=watch)
 
 
 def _modelled(problem: Problem, resistances: bool, stop: Stop, watch: Watch | None) -> Solution:
-    from topology.semidefinite import reference_rates  # importing cvxpy takes a second
+    from topology.solvers.semidefinite import reference_rates  # importing cvxpy takes a second
 
     return reference_rates(problem, resistances=resistances, stop=stop, watch=watch)
 

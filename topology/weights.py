@@ -14,10 +14,10 @@ from typing import TypeAlias
 import numpy as np
 from scipy.linalg import eigvalsh
 
-from topology.fastest import Mixing, fastest
 from topology.measures import laplacian
 from topology.problem import Ends, Reals, Stop, Watch
 from topology.records import PlanError, unknown
+from topology.solvers.fastest import Mixing, fastest
 
 DIGITS = 10
 Rule: TypeAlias = Callable[[int, Ends, Stop, "Watch | None"], Mixing]
@@ -74,7 +74,7 @@ def find_weights(rule: str, n: int, ends: Ends, stop: Stop = Stop(), watch: Watc
     ends : ndarray of int, shape (m, 2)
         The ends of every edge of a connected graph.
     stop : Stop
-        When a rule that searches may end; see :func:`topology.fastest.fastest` for what its gap is of.
+        When a rule that searches may end; see :func:`topology.solvers.fastest.fastest` for what its gap is of.
     watch : callable, optional
         Told how far such a rule has come.
 

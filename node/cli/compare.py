@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from node.cli import planner
-from node.cli.planner import check_picture, closing_gap, model_bytes, planning, stop_rule
+from node.cli.planner import check_picture, closing_gap, model_bytes, need_nodes, planning, stop_rule
 from node.cli.promises import size
 from node.errors import ConfigError
 
@@ -47,6 +47,7 @@ def compare(
     size_bytes, stop = model_bytes(model_size), stop_rule(max_gap, time_limit)
     if draw and len(families) > 1:
         raise ConfigError("--draw shows the policies of one family: compare one, or leave it out.")
+    need_nodes(families, nodes)
     check_picture(draw)
     given = {"degree": degree, "probability": probability, "radius": radius}
     with planning():

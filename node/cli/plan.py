@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from node.cli import planner
-from node.cli.planner import check_picture, check_target, closing_gap, model_bytes, planning, stop_rule
+from node.cli.planner import check_picture, check_target, closing_gap, model_bytes, need_nodes, planning, stop_rule
 from node.cli.promises import print_promises
 from topology.plan import save_plan
 
@@ -70,6 +70,7 @@ def plan(
     Rates are exchanges per unit of time; one unit is the time of one local gradient.
     """
     size, stop = model_bytes(model_size), stop_rule(max_gap, time_limit)
+    need_nodes([family], nodes)
     check_picture(draw)
     check_target(output)
     with planning():

@@ -139,6 +139,12 @@ def stop_rule(max_gap: float, time_limit: str) -> Stop:
     return Stop(max_gap, limit_s)
 
 
+def need_nodes(families: list[str], nodes: int | None) -> None:
+    """Refuse to guess a number of peers: only files have one of their own."""
+    if nodes is None and not all(family.startswith("file:") for family in families):
+        raise typer.BadParameter("say how many peers, such as --nodes 8.", param_hint="--nodes")
+
+
 def model_bytes(text: str) -> int:
     """``--model-size`` in bytes; a :class:`ConfigError` when it is no size."""
     try:

@@ -30,7 +30,7 @@ ONLY = {
     "grpc": ("node/wire/", "benchmarks/", "tests/"),
     "asyncio": ("node/wire/", "benchmarks/", "tests/"),
     "protos": ("node/wire/", "tests/"),
-    "cvxpy": ("topology/semidefinite.py", "benchmarks/", "tests/"),
+    "cvxpy": ("topology/solvers/semidefinite.py", "benchmarks/", "tests/"),
     "importlib": ("node/tasks/__init__.py",),
 }
 """Module: the only folders and files that import it."""

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.unit.direct_sdp import direct_sdp
-from topology.certificate import LEVEL, dual_of, foster_bound, limit_shares, lower_bound, proves_infeasible
 from topology.measures import laplacian
 from topology.problem import Dual, Problem, Reals
+from topology.solvers.certificate import LEVEL, dual_of, foster_bound, limit_shares, lower_bound, proves_infeasible
 
 N = 7
 ENDS = np.array(sorted(nx.connected_watts_strogatz_graph(N, 4, 0.6, seed=4).edges), dtype=np.int64)

@@ -93,6 +93,13 @@ def test_limits_that_cost_more_than_uniform_rates_are_named(invoke, tmp_path) ->
     assert "more than uniform ones, which break the limits that were set" in said
 
 
+@pytest.mark.parametrize("words", [["plan", "ring"], ["compare", "ring", "line"], ["plan", "office.txt"]])
+def test_a_family_needs_a_number_of_peers(words, invoke) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert "such as --nodes 8" in result.output
+
+
 def test_names_in_a_plan_are_no_markup(invoke, tmp_path) -> None:
     (tmp_path / "team[red].txt").write_text("anna bert\n")
     assert "file:team[red].txt, 2 peers" in invoke("plan", f"file:{tmp_path / 'team[red].txt'}").stdout
@@ -112,7 +119,7 @@ def test_a_graph_from_a_file(invoke, tmp_path, monkeypatch) -> None:
     (tmp_path / "office.txt").write_text("anna bert\nbert carl\ncarl anna\n")
     assert "file:office.txt, 3 peers" in invoke("plan", f"file:{tmp_path / 'office.txt'}").stdout
     monkeypatch.chdir(tmp_path)
-    assert "write file:office.txt" in str(invoke("plan", "office.txt").exception)
+    assert "write file:office.txt" in str(invoke("plan", "office.txt", "-n", 3).exception)
 
 
 def test_time_that_is_up_is_no_failure(invoke) -> None:
@@ -154,7 +161,6 @@ def test_named_hosts(invoke, tmp_path) -> None:
         (["plan", "rong", "-n", 4], "did you mean 'ring'"),
         (["plan", "grid", "-n", 7], "7 is prime"),
         (["plan", "ring", "-n", 1], "at least two"),
-        (["plan", "ring"], "say how many peers"),
         (["plan", "ring", "-n", 10**12], "too large"),
         (["plan", "complete", "-n", 30000], "too large"),
         (["plan", "regular", "-n", 90000, "--degree", 3000], "too large"),

@@ -8,12 +8,12 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from topology import fastest as module
-from topology.averaging import Program, modulus_of, proved, symmetric
-from topology.fastest import fastest
 from topology.measures import mixing_matrix
 from topology.problem import Ends, Step, Stop
-from topology.semidefinite import fastest_mixing
+from topology.solvers import fastest as module
+from topology.solvers.averaging import Program, modulus_of, proved, symmetric
+from topology.solvers.fastest import fastest
+from topology.solvers.semidefinite import fastest_mixing
 from topology.weights import metropolis
 
 EXACT = Stop(max_gap=1e-7)

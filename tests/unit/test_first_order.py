@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from topology.certificate import lower_bound
-from topology.combination import best_combination
-from topology.elimination import Elimination, Inverse
-from topology.first_order import solve_first_order
-from topology.interior.solver import solve_interior
 from topology.problem import Dual, Problem, Solution, Step, Stop
 from topology.records import PlanError
-from topology.sparse import eigenvalues_below, lowest_eigenpairs, sparse_laplacian
+from topology.solvers.certificate import lower_bound
+from topology.solvers.combination import best_combination
+from topology.solvers.elimination import Elimination, Inverse
+from topology.solvers.first_order import solve_first_order
+from topology.solvers.interior.solver import solve_interior
+from topology.solvers.sparse import eigenvalues_below, lowest_eigenpairs, sparse_laplacian
 
 STOP = Stop(max_gap=1e-3, time_limit_s=30.0)
 
@@ -128,8 +128,8 @@ def test_no_rates_fall_below_the_bound(kind: str, resistances: bool) -> None:
 @pytest.mark.parametrize("most", [4, 64])
 @pytest.mark.parametrize("kind", ["geometric", "random", "star"])
 def test_dual_points_are_above_what_they_bound(kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topology.first_order.EIGENPAIRS", min(most, 8))
-    monkeypatch.setattr("topology.first_order.EIGENPAIRS_MAX", most)
+    monkeypatch.setattr("topology.solvers.first_order.EIGENPAIRS", min(most, 8))
+    monkeypatch.setattr("topology.solvers.first_order.EIGENPAIRS_MAX", most)
     p = problem(kind, 60)
     found = solve_first_order(p, resistances=True, stop=Stop(5e-2, 2.0))
     assert found.dual.y is not None
@@ -234,7 +234,7 @@ def test_a_missed_eigenvalue_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append(values[0])
         return values * 1.3, vectors
 
-    monkeypatch.setattr("topology.first_order.lowest_eigenpairs", too_high)
+    monkeypatch.setattr("topology.solvers.first_order.lowest_eigenpairs", too_high)
     found = solve_first_order(p, resistances=False, stop=Stop(1e-2, 0.0))
     assert dense(p, found.rates)[0] >= math.sqrt(2)
     assert len(seen) == 2

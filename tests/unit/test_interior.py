@@ -9,24 +9,17 @@ import numpy as np
 import pytest
 
 from tests.unit.direct_sdp import direct_sdp
-from topology.certificate import LEVEL, limit_shares
-from topology.interior.blocks import Change
-from topology.interior.constraints import Blocks
-from topology.interior.matrices import (
-    DENSE_MAX,
-    cholesky,
-    edge_products,
-    edge_values,
-    inverse,
-    longest_step,
-    sparse_laplacian,
-)
-from topology.interior.newton import Newton
-from topology.interior.point import Point, inside, start
-from topology.interior.precondition import Preconditioner
-from topology.interior.solver import solve_interior
 from topology.measures import chi1, chi2, laplacian, resistances
 from topology.problem import Infeasible, Problem, Reals, Stop
+from topology.solvers.certificate import LEVEL, limit_shares
+from topology.solvers.interior.blocks import Change
+from topology.solvers.interior.constraints import Blocks
+from topology.solvers.interior.matrices import DENSE_MAX, cholesky, edge_products, edge_values, inverse, longest_step
+from topology.solvers.interior.newton import Newton
+from topology.solvers.interior.point import Point, inside, start
+from topology.solvers.interior.precondition import Preconditioner
+from topology.solvers.interior.solver import solve_interior
+from topology.solvers.sparse import sparse_laplacian
 
 
 def graph(n: int, seed: int = 0) -> np.ndarray:
@@ -231,9 +224,9 @@ def test_larger_graphs_close_their_gap(kind: str) -> None:
 
 def test_a_preconditioner_over_some_edges_still_leads_there(monkeypatch) -> None:
     """Beyond a size only edges that pull on each other are factored, in single precision, and more if need be."""
-    monkeypatch.setattr("topology.interior.precondition.EXACT_MAX", 20)
-    monkeypatch.setattr("topology.interior.precondition.SIZE", 20)
-    monkeypatch.setattr("topology.interior.precondition.PRICE_MAX", 2)
+    monkeypatch.setattr("topology.solvers.interior.precondition.EXACT_MAX", 20)
+    monkeypatch.setattr("topology.solvers.interior.precondition.SIZE", 20)
+    monkeypatch.setattr("topology.solvers.interior.precondition.PRICE_MAX", 2)
     problem = Problem.of(20, graph(20))
     few = solve_interior(problem, resistances=True, stop=Stop(1e-4))
     monkeypatch.undo()

@@ -176,7 +176,7 @@ def test_sparse_measures_are_the_dense_ones(kind: str, monkeypatch: pytest.Monke
     weights = draw.uniform(0.2, 1, len(ends)) / max(degree for _, degree in graph.degree)
     matrix = laplacian(n, ends, rates)
     monkeypatch.setattr("topology.measures.DENSE_MAX", 1)
-    monkeypatch.setattr("topology.sparse.DENSE_NODES", 1)
+    monkeypatch.setattr("topology.solvers.sparse.DENSE_NODES", 1)
     assert chis(n, ends, rates) == pytest.approx((chi1(matrix), chi2(matrix, ends)), rel=1e-9)
     np.testing.assert_allclose(edge_resistances(n, ends, rates), resistances(matrix, ends), rtol=1e-9)
     for sign in (1, 1.9):  # the smallest eigenvalue of the mixing matrix counts where weights are large
@@ -192,8 +192,8 @@ def test_measures_without_a_factor(kind: str, monkeypatch: pytest.MonkeyPatch) -
     rates = np.random.default_rng(7).uniform(0.02, 0.2, len(ends))
     expected = (*chis(n, ends, rates), mixing_gap(n, ends, rates))
     monkeypatch.setattr("topology.measures.DENSE_MAX", 1)
-    monkeypatch.setattr("topology.sparse.DENSE_NODES", 1)
-    monkeypatch.setattr("topology.elimination.DENSE_WORK", 0)
+    monkeypatch.setattr("topology.solvers.sparse.DENSE_NODES", 1)
+    monkeypatch.setattr("topology.solvers.elimination.DENSE_WORK", 0)
     assert (*chis(n, ends, rates), mixing_gap(n, ends, rates)) == pytest.approx(expected, rel=1e-9)
 
 

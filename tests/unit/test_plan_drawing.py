@@ -14,12 +14,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from topology.draw import comparison_figure, draw_comparison, draw_plan, plan_figure
+from topology.drawing.places import place_nodes, trace_edges
+from topology.drawing.scales import Span, idle_edges, shared_scale
+from topology.drawing.sketch import LINES_MAX, cut_pen, line_looks, sketch_plan
 from topology.families import FAMILIES, geometric_positions, make_graph
 from topology.measures import chi1, chi2, edge_ends, laplacian, total_rate
-from topology.places import place_nodes, trace_edges
 from topology.plan import Node, Plan, PlanEdge, PlanError, Rates
-from topology.scales import Span, idle_edges, shared_scale
-from topology.sketch import LINES_MAX, cut_pen, line_looks, sketch_plan
 
 SIZES = {"barbell": (4, 10, 200), "lollipop": (2, 20, 200), "hypercube": (2, 64, 1024), "small-world": (5, 40, 200)}
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.unit.direct_sdp import direct_sdp
-from topology.certificate import limit_shares, lower_bound
 from topology.measures import chi1, chi2, laplacian, resistances, total_rate
 from topology.problem import Infeasible, Problem, Reals, Step, Stop
 from topology.records import PlanError
-from topology.semidefinite import reference_rates
+from topology.solvers.certificate import limit_shares, lower_bound
+from topology.solvers.semidefinite import reference_rates
 
 ROOT_2 = math.sqrt(2)
 

@@ -1,4 +1,4 @@
-"""Fastest averaging, solved: FDLA and FMMC (``topology.averaging``) by one primal-dual interior-point method.
+"""Fastest averaging, solved: FDLA and FMMC (``topology.solvers.averaging``) by one primal-dual interior-point method.
 
 The HKM direction with Mehrotra's corrector [1]_, on dense n × n matrices: products of these, and a Cholesky factor of
 one matrix over all pairs of edges, are what a step costs. The weights satisfy all constraints at every step, so that
@@ -18,10 +18,11 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigvalsh
 from scipy.sparse import csr_array, diags_array
 
-from topology.averaging import SIGNS, Program, modulus_of, proved, symmetric
-from topology.interior.matrices import cholesky, edge_products, edge_values, sparse_laplacian
 from topology.measures import laplacian
 from topology.problem import Ends, Reals, Step, Stop, Watch
+from topology.solvers.averaging import SIGNS, Program, modulus_of, proved, symmetric
+from topology.solvers.interior.matrices import cholesky, edge_products, edge_values
+from topology.solvers.sparse import sparse_laplacian
 
 ITERATIONS = 60
 DOUBLE, SINGLE = 4000, 14000  # most edges for a Newton matrix in double and in single precision

@@ -8,8 +8,8 @@ entry of ∇f/f exceeds c_e by more than a part m·μ, so that the gradient is i
 as good [1]_.
 
 With √(c_e p_e) as variables the metric of the simplex becomes the plain one, and limited-memory BFGS [2]_ needs few
-steps. A step costs some Lanczos iterations, and two passes of an elimination (see ``topology.elimination``) for all
-resistances and their exact derivatives; nothing is drawn at random.
+steps. A step costs some Lanczos iterations, and two passes of an elimination (see ``topology.solvers.elimination``)
+for all resistances and their exact derivatives; nothing is drawn at random.
 
 .. [1] S. Boyd, L. Vandenberghe. Convex Optimization, sections 5.5 and 11.2. Cambridge University Press, 2004.
 .. [2] D. C. Liu, J. Nocedal. On the limited memory BFGS method for large scale optimization. Mathematical
@@ -27,12 +27,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
-from topology.certificate import LEVEL, lower_bound
-from topology.combination import best_combination
-from topology.elimination import resistance_method
 from topology.problem import Dual, Problem, Reals, Solution, Step, Stop, Watch
 from topology.records import PlanError
-from topology.sparse import eigenvalues_below, lowest_eigenpairs
+from topology.solvers.certificate import LEVEL, lower_bound
+from topology.solvers.combination import best_combination
+from topology.solvers.elimination import resistance_method
+from topology.solvers.sparse import eigenvalues_below, lowest_eigenpairs
 
 FIRST_GAP, HARDER = 0.3, 3.0  # the gap that the first stage aims at, and how much less each next one
 LAST_GAP = 0.5  # of the gap that is asked for: what the last stages aim at
@@ -92,9 +92,7 @@ def solve_first_order(problem: Problem, *, resistances: bool, stop: Stop, watch:
         When the problem has limits.
     """
     if problem.limited:
-        raise PlanError(
-            "the first-order solver knows no capacities and budgets: leave them out, or take another one."
-        )
+        raise PlanError("the first-order solver knows no capacities and budgets: leave them out, or take another one.")
     search = _Search(problem, resistances, stop, watch)
     degrees = np.bincount(problem.ends.ravel())
     roots = np.sqrt((1 / degrees[problem.ends]).sum(axis=1))

@@ -12,22 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, eigvalsh, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri
-from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from topology.problem import Ends, Reals
 
 DENSE_MAX = 200
 BLOCK = 256
-
-
-def sparse_laplacian(n: int, ends: Ends, values: Reals) -> csr_array:
-    """B diag(values) Bᵀ; values of either sign."""
-    i, j = ends.T
-    diagonal = np.bincount(i, values, n) + np.bincount(j, values, n)
-    k = np.arange(n)
-    rows, columns = np.concatenate([k, i, j]), np.concatenate([k, j, i])
-    return csr_array((np.concatenate([diagonal, -values, -values]), (rows, columns)), shape=(n, n))
 
 
 def edge_values(matrix: Reals, ends: Ends) -> Reals:

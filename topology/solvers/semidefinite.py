@@ -18,11 +18,11 @@ import numpy as np
 from scipy.linalg import eigvalsh, pinvh
 from scipy.sparse import csr_array
 
-from topology.certificate import LEVEL, dual_of, lower_bound
 from topology.measures import laplacian
 from topology.measures import resistances as effective_resistances
 from topology.problem import Dual, Ends, Infeasible, Problem, Reals, Solution, Step, Stop, Watch
 from topology.records import PlanError
+from topology.solvers.certificate import LEVEL, dual_of, lower_bound
 
 INTERIOR = 50
 TRIES = 4

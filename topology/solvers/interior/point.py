@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import LinAlgError, eigvalsh
 
-from topology.certificate import LEVEL
-from topology.interior.constraints import Blocks, Limits, Resistances, Signs, Spectral
-from topology.interior.matrices import cholesky, edge_values, inverse, sparse_laplacian
-from topology.interior.newton import Direction
 from topology.problem import Problem, Reals
+from topology.solvers.certificate import LEVEL
+from topology.solvers.interior.constraints import Blocks, Limits, Resistances, Signs, Spectral
+from topology.solvers.interior.matrices import cholesky, edge_values, inverse
+from topology.solvers.interior.newton import Direction
+from topology.solvers.sparse import sparse_laplacian
 
 ROOM = {True: 1.5, False: 1.1}
 KEPT = 0.05

@@ -26,7 +26,7 @@ from scipy.linalg.lapack import dpotri
 from scipy.sparse.linalg import spilu
 
 from topology.problem import Ends, Reals
-from topology.sparse import sparse_laplacian
+from topology.solvers.sparse import sparse_laplacian
 
 LEAF_NODES = 24  # subtrees up to this size are eliminated as one dense block: NumPy's calls cost more than the zeros
 BLOCK = 256  # edges at a time, where each takes a row of n numbers

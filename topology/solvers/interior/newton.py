@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topology.interior.blocks import Change, Move
-from topology.interior.constraints import Blocks
-from topology.interior.matrices import sparse_laplacian
-from topology.interior.precondition import Preconditioner
 from topology.problem import Problem, Reals
+from topology.solvers.interior.blocks import Change, Move
+from topology.solvers.interior.constraints import Blocks
+from topology.solvers.interior.precondition import Preconditioner
+from topology.solvers.sparse import sparse_laplacian
 
 ITERATIONS_MAX = 200
 ROUNDING = 1e-13

@@ -18,9 +18,9 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
 from scipy.sparse import csr_array, eye_array, vstack
 
-from topology.interior.matrices import edge_values
 from topology.measures import laplacian
 from topology.problem import Ends, Reals
+from topology.solvers.interior.matrices import edge_values
 
 SIGNS = np.array([1.0, -1.0])  # of L(w) in Z₁ and Z₂
 

@@ -14,10 +14,10 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from topology.places import place_nodes, trace_edges
+from topology.drawing.places import place_nodes, trace_edges
+from topology.drawing.scales import Scale, edge_rates, idle_edges, load_colours, node_loads, rate_colours
 from topology.plan import Plan
 from topology.problem import Ends, Reals
-from topology.scales import Scale, edge_rates, idle_edges, load_colours, node_loads, rate_colours
 
 INK, FAINT = "#22303c", "#66727e"
 SPACING_MAX = 110.0

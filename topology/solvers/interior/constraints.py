@@ -27,9 +27,10 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array
 
-from topology.interior.blocks import Block, Change, Chosen, Dense, Move, Pull
-from topology.interior.matrices import edge_products, edge_values, longest_step, sparse_laplacian, symmetric
 from topology.problem import Ends, Reals
+from topology.solvers.interior.blocks import Block, Change, Chosen, Dense, Move, Pull
+from topology.solvers.interior.matrices import edge_products, edge_values, longest_step, symmetric
+from topology.solvers.sparse import sparse_laplacian
 
 HELD = 0.05
 STRIP = 1024

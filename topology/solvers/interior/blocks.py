@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
 from topology.problem import Reals
 
@@ -33,7 +33,7 @@ class Change(NamedTuple):
 
     rates: Reals
     level: float
-    laplacian: csr_array
+    laplacian: csc_array
 
 
 @dataclass

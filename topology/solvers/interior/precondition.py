@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from topology.interior.blocks import Dense
-from topology.interior.constraints import Blocks
 from topology.problem import Problem, Reals
+from topology.solvers.interior.blocks import Dense
+from topology.solvers.interior.constraints import Blocks
 
 EXACT_MAX = 2500
 SIZE, GROWTH = 5000, 1.6

@@ -2,7 +2,7 @@
 
 Mehrotra's predictor and corrector: the first solve of Newton's equations aims at complementarity 0 and tells how far
 one can go; the second aims at as much as is worth it, with the first one's curvature put right. Every point gives
-feasible rates and, through ``topology.certificate``, a lower bound, so that any point may be the last one.
+feasible rates and, through ``topology.solvers.certificate``, a lower bound, so that any point may be the last one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from scipy.linalg import LinAlgError, eigvalsh
 from scipy.sparse.linalg import eigsh
 
-from topology.certificate import LEVEL, dual_of, lower_bound, proves_infeasible
-from topology.interior.constraints import Blocks
-from topology.interior.matrices import DENSE_MAX
-from topology.interior.newton import Direction, Newton
-from topology.interior.point import Inside, start
-from topology.interior.precondition import Preconditioner
 from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Step, Stop, Watch
+from topology.solvers.certificate import LEVEL, dual_of, lower_bound, proves_infeasible
+from topology.solvers.interior.constraints import Blocks
+from topology.solvers.interior.matrices import DENSE_MAX
+from topology.solvers.interior.newton import Direction, Newton
+from topology.solvers.interior.point import Inside, start
+from topology.solvers.interior.precondition import Preconditioner
 
 STEPS_MAX = 80
 FRACTION = 0.9
