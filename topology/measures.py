@@ -20,13 +20,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
+from scipy.linalg import eigh, eigvalsh
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, shortest_path
 
 from topology.plan import Plan
 from topology.problem import Ends, Reals
 from topology.solvers.elimination import resistance_method
+from topology.solvers.matrices import edge_values, pseudo_inverse
 from topology.solvers.sparse import highest_eigenvalue, lowest_eigenpairs
 
 DENSE_MAX = 1500
@@ -70,12 +71,7 @@ def chi2(laplacian: Reals, ends: Ends) -> float:
 
 def resistances(laplacian: Reals, ends: Ends) -> Reals:
     """The effective resistance b_eᵀ Λ⁺ b_e of every edge, shape (m,); the graph must be connected."""
-    n = len(laplacian)
-    # Λ + c·11ᵀ/n has the inverse Λ⁺ + 11ᵀ/(cn), whose constant part every b_e cancels; c sets its scale to Λ's.
-    inverse = cho_solve(cho_factor(laplacian + np.trace(laplacian) / n**2), np.eye(n))
-    i, j = ends.T
-    resistance: Reals = inverse[i, i] + inverse[j, j] - 2 * inverse[i, j]
-    return resistance
+    return edge_values(pseudo_inverse(laplacian), ends)
 
 
 def chis(n: int, ends: Ends, rates: Reals) -> tuple[float, float]:

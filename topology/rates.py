@@ -33,7 +33,7 @@ from topology.records import PlanError, unknown
 from topology.solvers.certificate import foster_bound, lower_bound
 
 DIGITS = 10
-IDLE = 1e-9
+LEAST_SHARE = 1e-9
 LIMIT_TOLERANCE = 1e-8
 PROGRAMME_MAX = 2000
 ROUNDING = 1e-6
@@ -195,7 +195,9 @@ def _positive(problem: Problem, rates: Reals) -> Reals:
 
     On what they get no more is spent than rounding errors cost, and no capacity is filled by it.
     """
-    least = np.minimum(IDLE / len(rates) * float(problem.costs @ rates) / problem.costs, 0.1 * problem.capacities)
+    least = np.minimum(
+        LEAST_SHARE / len(rates) * float(problem.costs @ rates) / problem.costs, 0.1 * problem.capacities
+    )
     raised = np.maximum(rates, least)
     normal: Reals = raised / raised.sum()
     return normal

@@ -14,11 +14,11 @@ from topology.problem import Infeasible, Problem, Reals, Stop
 from topology.solvers.certificate import LEVEL, limit_shares
 from topology.solvers.interior.blocks import Change
 from topology.solvers.interior.constraints import Blocks
-from topology.solvers.interior.matrices import DENSE_MAX, cholesky, edge_products, edge_values, inverse, longest_step
 from topology.solvers.interior.newton import Newton
 from topology.solvers.interior.point import Point, inside, start
 from topology.solvers.interior.precondition import Preconditioner
 from topology.solvers.interior.solver import solve_interior
+from topology.solvers.matrices import DENSE_MAX, cholesky, edge_products, edge_values, inverse, longest_step
 from topology.solvers.sparse import sparse_laplacian
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from topology.measures import edge_ends, messages_sent
 from topology.plan import Plan
 from topology.problem import Reals
+from topology.promises import IDLE
 
-IDLE = 1e-3
 NEGLIGIBLE = 0.01
 DECADE = 10.0
 EQUAL = 1.001

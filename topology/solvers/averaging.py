@@ -20,7 +20,7 @@ from scipy.sparse import csr_array, eye_array, vstack
 
 from topology.measures import laplacian
 from topology.problem import Ends, Reals
-from topology.solvers.interior.matrices import edge_values
+from topology.solvers.matrices import edge_values
 
 SIGNS = np.array([1.0, -1.0])  # of L(w) in Z₁ and Z₂
 

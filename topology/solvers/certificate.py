@@ -27,6 +27,7 @@ from scipy.optimize import linprog, minimize_scalar
 from scipy.sparse import csr_array, hstack
 
 from topology.problem import Dual, Problem, Reals
+from topology.solvers.matrices import edge_values
 
 LEVEL = math.sqrt(2)
 """The λ2 that makes any rates stable, since no edge's resistance is above 2/λ2."""
@@ -71,7 +72,7 @@ def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, wei
     centred = (centred + centred.T) / 2
     lifted = max(0.0, -float(eigvalsh(centred, check_finite=False)[0])) * (np.eye(n) - 1 / n)
     positive = (centred + lifted) / np.trace(centred + lifted)
-    a = positive[i, i] + positive[j, j] - 2 * positive[i, j]
+    a = edge_values(positive, problem.ends)
     if inverse is None or weights is None:
         return Dual(a)
     shares = np.maximum(weights, 0) / np.maximum(weights, 0).sum()
@@ -81,7 +82,7 @@ def dual_of(problem: Problem, spectral: Reals, inverse: Reals | None = None, wei
         columns, k = inverse[:, i[part]] - inverse[:, j[part]], np.arange(len(i[part]))
         columns /= columns[i[part], k] - columns[j[part], k]
         mean += (columns * shares[part]) @ columns.T
-    return Dual(a, mean[i, i] + mean[j, j] - 2 * mean[i, j])
+    return Dual(a, edge_values(mean, problem.ends))
 
 
 def proves_infeasible(problem: Problem, dual: Dual, reference: float) -> bool:

@@ -26,6 +26,7 @@ from scipy.linalg.lapack import dpotri
 from scipy.sparse.linalg import spilu
 
 from topology.problem import Ends, Reals
+from topology.solvers.matrices import edge_values
 from topology.solvers.sparse import sparse_laplacian
 
 LEAF_NODES = 24  # subtrees up to this size are eliminated as one dense block: NumPy's calls cost more than the zeros
@@ -145,11 +146,7 @@ class Inverse:
 
     def resistances(self, rates: Reals) -> Reals:
         """The effective resistance of every edge, shape (m,)."""
-        i, j = self.ends.T
-        inverse = self._inverse(rates)
-        diagonal = inverse.diagonal()
-        resistance: Reals = diagonal[i] + diagonal[j] - 2 * inverse[i, j]
-        return resistance
+        return edge_values(self._inverse(rates), self.ends)
 
     def sensitivity(self, rates: Reals, weights: Reals) -> Reals:
         """Σ_k weights_k (b_eᵀ Λ⁺ b_k)², shape (m,)."""

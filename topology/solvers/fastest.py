@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, diags_array
 from topology.measures import laplacian
 from topology.problem import Ends, Reals, Step, Stop, Watch
 from topology.solvers.averaging import SIGNS, Program, modulus_of, proved, symmetric
-from topology.solvers.interior.matrices import cholesky, edge_products, edge_values
+from topology.solvers.matrices import cholesky, edge_products, edge_values
 from topology.solvers.sparse import sparse_laplacian
 
 ITERATIONS = 60

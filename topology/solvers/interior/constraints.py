@@ -29,7 +29,7 @@ from scipy.sparse import csr_array
 
 from topology.problem import Ends, Reals
 from topology.solvers.interior.blocks import Block, Change, Chosen, Dense, Move, Pull
-from topology.solvers.interior.matrices import edge_products, edge_values, longest_step, symmetric
+from topology.solvers.matrices import edge_products, edge_values, longest_step, symmetric
 from topology.solvers.sparse import sparse_laplacian
 
 HELD = 0.05

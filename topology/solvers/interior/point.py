@@ -12,8 +12,8 @@ from scipy.linalg import LinAlgError, eigvalsh
 from topology.problem import Problem, Reals
 from topology.solvers.certificate import LEVEL
 from topology.solvers.interior.constraints import Blocks, Limits, Resistances, Signs, Spectral
-from topology.solvers.interior.matrices import cholesky, edge_values, inverse
 from topology.solvers.interior.newton import Direction
+from topology.solvers.matrices import cholesky, edge_values, inverse, pseudo_inverse
 from topology.solvers.sparse import sparse_laplacian
 
 ROOM = {True: 1.5, False: 1.1}
@@ -70,20 +70,10 @@ def inside(problem: Problem, resistances: bool, rates: Reals, level: float) -> I
     factor = cholesky(slack + shift / n)
     if factor is None:
         return None
-    pseudo = pseudo_inverse(laplacian, shift) if resistances else None
+    pseudo = pseudo_inverse(laplacian) if resistances else None
     if pseudo is not None and np.any(edge_values(pseudo, problem.ends) >= level):
         return None
     return Inside(rates, level, shift, slack, factor, pseudo)
-
-
-def pseudo_inverse(laplacian: Reals, shift: float) -> Reals:
-    """L⁺ of a connected graph's Laplacian."""
-    n = len(laplacian)
-    factor = cholesky(laplacian + shift / n)
-    if factor is None:
-        raise LinAlgError("the rates do not connect the graph")
-    pseudo: Reals = inverse(factor) - 1 / (shift * n)
-    return pseudo
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +175,7 @@ def start(problem: Problem, resistances: bool) -> Point:
     values = eigvalsh(laplacian, check_finite=False)[1:]
     room = ROOM[resistances]
     if resistances:
-        shift = float(np.trace(laplacian)) / problem.n
-        resistance = edge_values(pseudo_inverse(laplacian, shift), problem.ends)
+        resistance = edge_values(pseudo_inverse(laplacian), problem.ends)
         scale = room * float(np.sqrt(resistance.max() / values[0]))
         level = _central_level(values * scale, resistance / scale)
     else:

@@ -17,10 +17,10 @@ from scipy.sparse.linalg import eigsh
 from topology.problem import Dual, Infeasible, Problem, Reals, Solution, Step, Stop, Watch
 from topology.solvers.certificate import LEVEL, dual_of, lower_bound, proves_infeasible
 from topology.solvers.interior.constraints import Blocks
-from topology.solvers.interior.matrices import DENSE_MAX
 from topology.solvers.interior.newton import Direction, Newton
 from topology.solvers.interior.point import Inside, start
 from topology.solvers.interior.precondition import Preconditioner
+from topology.solvers.matrices import DENSE_MAX
 
 STEPS_MAX = 80
 FRACTION = 0.9

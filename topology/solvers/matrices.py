@@ -1,4 +1,4 @@
-"""The matrix functions that the interior point is made of; matrices are dense, n × n, and have 1 in their kernel.
+"""The matrix functions that solvers and measures are made of; matrices are dense, n × n.
 
 A graph's incidence matrix B has the columns b_e = e_i − e_j. It is never formed: Bᵀ M B and b_eᵀ M b_e are
 differences of M's entries, and B diag(v) Bᵀ is a sparse Laplacian.
@@ -57,6 +57,16 @@ def inverse(factor: Reals) -> Reals:
         raise LinAlgError("a factor with a zero on its diagonal")
     full = np.tril(lower)
     return full + np.tril(full, -1).T
+
+
+def pseudo_inverse(laplacian: Reals) -> Reals:
+    """L⁺ of a connected graph's Laplacian; a ``LinAlgError`` when it is not connected."""
+    n, shift = len(laplacian), float(np.trace(laplacian)) / len(laplacian)
+    factor = cholesky(laplacian + shift / n)  # L + shift·J has the inverse L⁺ + J/shift
+    if factor is None:
+        raise LinAlgError("the rates do not connect the graph")
+    pseudo: Reals = inverse(factor) - 1 / (shift * n)
+    return pseudo
 
 
 def longest_step(factor: Reals, direction: Reals) -> float:
