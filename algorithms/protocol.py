@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from algorithms.layout import Layout
+from algorithms.view import Standing
 
 Vector: TypeAlias = torch.Tensor
 """A flat model: shape ``(d,)``, contiguous, without gradient, of the run's dtype."""
@@ -40,7 +41,7 @@ Vector: TypeAlias = torch.Tensor
 
 @dataclass(slots=True)
 class Message:
-    """What travels between two peers: a kind, a number, and named vectors and numbers.
+    """What travels between two peers: a kind, a number, named vectors and numbers, and what is known of members.
 
     There is nothing in it that would need an object deserialiser.
     """
@@ -49,6 +50,7 @@ class Message:
     number: int = 0
     vectors: Mapping[str, Vector] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
+    view: Mapping[str, Standing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,15 @@ class Kind:
         The names of its numbers that are whole and not negative.
     reals : tuple of str
         The names of its finite real numbers.
+    view : bool
+        Whether it may say something of members.
     """
 
     sender: str
     vectors: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
     reals: tuple[str, ...] = ()
+    view: bool = False
 
 
 COUNT_MAX = 2**53
@@ -90,6 +95,7 @@ class Reason(str, Enum):
     MALFORMED = "malformed"
     NOT_FINITE = "not_finite"
     TOO_LARGE = "too_large"
+    IMPLAUSIBLE = "implausible"
 
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
@@ -244,6 +250,21 @@ class Cancel:
 
 
 @dataclass(slots=True)
+class Meet:
+    """A member that is not in the plan, or not where the plan says, is reached at ``address``, ``HOST:PORT``."""
+
+    name: str
+    address: str
+
+
+@dataclass(slots=True)
+class Part:
+    """A member has left: nobody needs to watch it any more."""
+
+    name: str
+
+
+@dataclass(slots=True)
 class Report:
     """Numbers for the run record."""
 
@@ -257,7 +278,7 @@ class Done:
     vector: Vector
 
 
-Effect: TypeAlias = Save | Send | Timer | Train | Compute | Cancel | Report | Done
+Effect: TypeAlias = Save | Send | Timer | Train | Compute | Cancel | Meet | Part | Report | Done
 
 
 # ----------------------------------------------------------------------------------- an algorithm
@@ -373,6 +394,10 @@ class Place:
         The round after which the algorithm is done by itself, if it has rounds.
     contraction : callable
         ``contraction()`` is the second largest absolute eigenvalue of the mixing matrix, worked out when asked for.
+    address : str
+        Where others reach this peer, ``HOST:PORT``.
+    contact : str
+        The member through which this peer joins a run that is under way; empty for a founder.
     """
 
     name: str
@@ -393,6 +418,8 @@ class Place:
     keep_ledger: bool = True
     rounds: float = math.inf
     contraction: Callable[[], float] = lambda: math.nan
+    address: str = ""
+    contact: str = ""
 
 
 @dataclass(slots=True)
@@ -461,3 +488,11 @@ class Algorithm(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def restore(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class Open(Algorithm, Protocol):
+    """A learning rule whose members may come and go: any peer with a certificate of the run's authority is one."""
+
+    def plausible(self, message: Message) -> bool:
+        """Whether what a message says can be true; asked in any thread, at any time, before it is taken in."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/peer.proto\x12\x10gradvine.peer.v1\"K\n\x05\x46rame\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.gradvine.peer.v1.HeaderH\x00\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x90\x02\n\x06Header\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x04\x12\x36\n\x07numbers\x18\x07 \x03(\x0b\x32%.gradvine.peer.v1.Header.NumbersEntry\x12\x0f\n\x07vectors\x18\x08 \x03(\t\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x0b \x01(\x06\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"r\n\x08Greeting\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12$\n\x04pace\x18\x0c \x01(\x0b\x32\x16.gradvine.peer.v1.PaceJ\x04\x08\x05\x10\x0c\"\x8f\x01\n\x04Pace\x12=\n\x0cstep_seconds\x18\x01 \x03(\x0b\x32\'.gradvine.peer.v1.Pace.StepSecondsEntry\x12\x14\n\x0cunit_seconds\x18\x02 \x01(\x01\x1a\x32\n\x10StepSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"U\n\x07Receipt\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.gradvine.peer.v1.Code\x12$\n\x04pace\x18\x02 \x01(\x0b\x32\x16.gradvine.peer.v1.Pace*\xb7\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\x08\n\x04\x42USY\x10\x02\x12\t\n\x05STALE\x10\x03\x12\x11\n\rWRONG_VERSION\x10\x04\x12\r\n\tWRONG_RUN\x10\x05\x12\x10\n\x0cWRONG_LAYOUT\x10\x06\x12\x14\n\x10NOT_MY_NEIGHBOUR\x10\x07\x12\r\n\tMALFORMED\x10\x08\x12\x0e\n\nNOT_FINITE\x10\t\x12\r\n\tTOO_LARGE\x10\n2\x86\x01\n\x04Peer\x12?\n\x07\x44\x65liver\x12\x17.gradvine.peer.v1.Frame\x1a\x19.gradvine.peer.v1.Receipt(\x01\x12=\n\x04Ping\x12\x1a.gradvine.peer.v1.Greeting\x1a\x19.gradvine.peer.v1.Receiptb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/peer.proto\x12\x10gradvine.peer.v1\"[\n\x05\x46rame\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.gradvine.peer.v1.HeaderH\x00\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04view\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa4\x02\n\x06Header\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x04\x12\x36\n\x07numbers\x18\x07 \x03(\x0b\x32%.gradvine.peer.v1.Header.NumbersEntry\x12\x0f\n\x07vectors\x18\x08 \x03(\t\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x0b \x01(\x06\x12\x12\n\nview_bytes\x18\x0c \x01(\r\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"5\n\x04View\x12-\n\tstandings\x18\x01 \x03(\x0b\x32\x1a.gradvine.peer.v1.Standing\"i\n\x08Standing\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\x12\x0c\n\x04left\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0f\n\x07\x64oubted\x18\x06 \x01(\x04\"\x1b\n\x08Stranger\x12\x0f\n\x07version\x18\x01 \x01(\r\"]\n\x0cIntroduction\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.gradvine.peer.v1.Code\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x0c\n\x04plan\x18\x04 \x01(\x0c\"r\n\x08Greeting\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12$\n\x04pace\x18\x0c \x01(\x0b\x32\x16.gradvine.peer.v1.PaceJ\x04\x08\x05\x10\x0c\"\x8f\x01\n\x04Pace\x12=\n\x0cstep_seconds\x18\x01 \x03(\x0b\x32\'.gradvine.peer.v1.Pace.StepSecondsEntry\x12\x14\n\x0cunit_seconds\x18\x02 \x01(\x01\x1a\x32\n\x10StepSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"U\n\x07Receipt\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.gradvine.peer.v1.Code\x12$\n\x04pace\x18\x02 \x01(\x0b\x32\x16.gradvine.peer.v1.Pace*\xc8\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\x08\n\x04\x42USY\x10\x02\x12\t\n\x05STALE\x10\x03\x12\x11\n\rWRONG_VERSION\x10\x04\x12\r\n\tWRONG_RUN\x10\x05\x12\x10\n\x0cWRONG_LAYOUT\x10\x06\x12\x14\n\x10NOT_MY_NEIGHBOUR\x10\x07\x12\r\n\tMALFORMED\x10\x08\x12\x0e\n\nNOT_FINITE\x10\t\x12\r\n\tTOO_LARGE\x10\n\x12\x0f\n\x0bIMPLAUSIBLE\x10\x0b\x32\xcf\x01\n\x04Peer\x12?\n\x07\x44\x65liver\x12\x17.gradvine.peer.v1.Frame\x1a\x19.gradvine.peer.v1.Receipt(\x01\x12=\n\x04Ping\x12\x1a.gradvine.peer.v1.Greeting\x1a\x19.gradvine.peer.v1.Receipt\x12G\n\tIntroduce\x12\x1a.gradvine.peer.v1.Stranger\x1a\x1e.gradvine.peer.v1.Introductionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEADER_NUMBERSENTRY']._serialized_options = b'8\001'
   _globals['_PACE_STEPSECONDSENTRY']._loaded_options = None
   _globals['_PACE_STEPSECONDSENTRY']._serialized_options = b'8\001'
-  _globals['_CODE']._serialized_start=741
-  _globals['_CODE']._serialized_end=924
+  _globals['_CODE']._serialized_start=1063
+  _globals['_CODE']._serialized_end=1263
   _globals['_FRAME']._serialized_start=39
-  _globals['_FRAME']._serialized_end=114
-  _globals['_HEADER']._serialized_start=117
-  _globals['_HEADER']._serialized_end=389
-  _globals['_HEADER_NUMBERSENTRY']._serialized_start=343
-  _globals['_HEADER_NUMBERSENTRY']._serialized_end=389
-  _globals['_GREETING']._serialized_start=391
-  _globals['_GREETING']._serialized_end=505
-  _globals['_PACE']._serialized_start=508
-  _globals['_PACE']._serialized_end=651
-  _globals['_PACE_STEPSECONDSENTRY']._serialized_start=601
-  _globals['_PACE_STEPSECONDSENTRY']._serialized_end=651
-  _globals['_RECEIPT']._serialized_start=653
-  _globals['_RECEIPT']._serialized_end=738
-  _globals['_PEER']._serialized_start=927
-  _globals['_PEER']._serialized_end=1061
+  _globals['_FRAME']._serialized_end=130
+  _globals['_HEADER']._serialized_start=133
+  _globals['_HEADER']._serialized_end=425
+  _globals['_HEADER_NUMBERSENTRY']._serialized_start=379
+  _globals['_HEADER_NUMBERSENTRY']._serialized_end=425
+  _globals['_VIEW']._serialized_start=427
+  _globals['_VIEW']._serialized_end=480
+  _globals['_STANDING']._serialized_start=482
+  _globals['_STANDING']._serialized_end=587
+  _globals['_STRANGER']._serialized_start=589
+  _globals['_STRANGER']._serialized_end=616
+  _globals['_INTRODUCTION']._serialized_start=618
+  _globals['_INTRODUCTION']._serialized_end=711
+  _globals['_GREETING']._serialized_start=713
+  _globals['_GREETING']._serialized_end=827
+  _globals['_PACE']._serialized_start=830
+  _globals['_PACE']._serialized_end=973
+  _globals['_PACE_STEPSECONDSENTRY']._serialized_start=923
+  _globals['_PACE_STEPSECONDSENTRY']._serialized_end=973
+  _globals['_RECEIPT']._serialized_start=975
+  _globals['_RECEIPT']._serialized_end=1060
+  _globals['_PEER']._serialized_start=1266
+  _globals['_PEER']._serialized_end=1473
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,7 @@ class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MALFORMED: _ClassVar[Code]
     NOT_FINITE: _ClassVar[Code]
     TOO_LARGE: _ClassVar[Code]
+    IMPLAUSIBLE: _ClassVar[Code]
 CODE_UNSPECIFIED: Code
 ACCEPTED: Code
 BUSY: Code
@@ -31,17 +32,20 @@ NOT_MY_NEIGHBOUR: Code
 MALFORMED: Code
 NOT_FINITE: Code
 TOO_LARGE: Code
+IMPLAUSIBLE: Code
 
 class Frame(_message.Message):
-    __slots__ = ("header", "body")
+    __slots__ = ("header", "body", "view")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     header: Header
     body: bytes
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
+    view: bytes
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., body: _Optional[bytes] = ..., view: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("version", "run", "plan", "layout", "kind", "number", "numbers", "vectors", "dtype", "size_bytes", "checksum")
+    __slots__ = ("version", "run", "plan", "layout", "kind", "number", "numbers", "vectors", "dtype", "size_bytes", "checksum", "view_bytes")
     class NumbersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +64,7 @@ class Header(_message.Message):
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    VIEW_BYTES_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: str
     plan: str
@@ -71,7 +76,48 @@ class Header(_message.Message):
     dtype: str
     size_bytes: int
     checksum: int
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., layout: _Optional[str] = ..., kind: _Optional[str] = ..., number: _Optional[int] = ..., numbers: _Optional[_Mapping[str, float]] = ..., vectors: _Optional[_Iterable[str]] = ..., dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+    view_bytes: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[str] = ..., plan: _Optional[str] = ..., layout: _Optional[str] = ..., kind: _Optional[str] = ..., number: _Optional[int] = ..., numbers: _Optional[_Mapping[str, float]] = ..., vectors: _Optional[_Iterable[str]] = ..., dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ..., checksum: _Optional[int] = ..., view_bytes: _Optional[int] = ...) -> None: ...
+
+class View(_message.Message):
+    __slots__ = ("standings",)
+    STANDINGS_FIELD_NUMBER: _ClassVar[int]
+    standings: _containers.RepeatedCompositeFieldContainer[Standing]
+    def __init__(self, standings: _Optional[_Iterable[_Union[Standing, _Mapping]]] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("name", "active", "counter", "left", "address", "doubted")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DOUBTED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    active: int
+    counter: int
+    left: bool
+    address: str
+    doubted: int
+    def __init__(self, name: _Optional[str] = ..., active: _Optional[int] = ..., counter: _Optional[int] = ..., left: _Optional[bool] = ..., address: _Optional[str] = ..., doubted: _Optional[int] = ...) -> None: ...
+
+class Stranger(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class Introduction(_message.Message):
+    __slots__ = ("code", "name", "run", "plan")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    code: Code
+    name: str
+    run: str
+    plan: bytes
+    def __init__(self, code: _Optional[_Union[Code, str]] = ..., name: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[bytes] = ...) -> None: ...
 
 class Greeting(_message.Message):
     __slots__ = ("version", "run", "plan", "layout", "pace")

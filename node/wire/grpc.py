@@ -77,7 +77,7 @@ class GrpcTransport:
         self._bridge = bridge
         self._agreement = agreement
         self._metadata = () if identity else ((CLAIM, name),)
-        self._channels: dict[str, Any] = {}  # grpc.aio.Channel, whose stubs lack half of it
+        self._channels: dict[tuple[str, str], Any] = {}  # of grpc.aio.Channel, by name and address
         self._turns = {to: trio.Semaphore(limits.sends_max) for to in addresses}
         self._under_way: dict[int, _Encoding] = {}  # by the message's id
         self._put, self._inbox = trio.open_memory_channel[tuple[str, Message, int]](float("inf"))  # the guard bounds it
@@ -99,17 +99,22 @@ class GrpcTransport:
                 del self._under_way[id(message)]
         self._observer.sent(to, message.kind, size_bytes, trio.current_time() - start)
 
-    async def ping(self, to: str) -> None:
+    async def ping(self, to: str, wait_s: float | None = None) -> None:
         """Ask whether a neighbour is there and in the same run; raises like :meth:`send`.
 
         Both tell each other what they know of the run's pace.
         """
         request = greet(self._guard.terms, self._agreement.known)
         no_turn = nullcontext()  # behind long sends it would not be answered in time
-        pace = await self._ask(to, self._limits.wait_s(), self._greet, request, no_turn)
+        pace = await self._ask(to, wait_s or self._limits.wait_s(), self._greet, request, no_turn)
         if not pace.fits(self._guard.members):
             raise Undelivered(Reason.MALFORMED)
         self._agreement.hear(to, pace)
+
+    def meet(self, to: str, address: str) -> None:
+        """From now on ``to`` is reached at ``address``; see :meth:`node.wire.transport.Transport.meet`."""
+        self._addresses[to] = address
+        self._turns.setdefault(to, trio.Semaphore(self._limits.sends_max))
 
     async def receive(self) -> AsyncIterator[tuple[str, Message]]:
         """Messages as they come in, each with its proven sender."""
@@ -230,15 +235,17 @@ class GrpcTransport:
             raise Undelivered(Reason.MALFORMED) from None
 
     def _channel(self, to: str) -> Any:
-        if to not in self._channels:
+        address = self._addresses[to]
+        key = to, address
+        if key not in self._channels:
             options: list[tuple[str, Any]] = [*self._limits.channel_options()]
             if self._identity is None:
-                self._channels[to] = grpc.aio.insecure_channel(self._addresses[to], options)
+                self._channels[key] = grpc.aio.insecure_channel(address, options)
             else:
                 options.append(("grpc.ssl_target_name_override", to))
                 credentials = self._identity.channel_credentials()
-                self._channels[to] = grpc.aio.secure_channel(self._addresses[to], credentials, options)
-        return self._channels[to]
+                self._channels[key] = grpc.aio.secure_channel(address, credentials, options)
+        return self._channels[key]
 
 
 def _reason(code: int) -> Reason:

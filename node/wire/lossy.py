@@ -36,9 +36,13 @@ class LossyTransport:
         if luck < self._drop:
             raise Undelivered(Reason.TIMEOUT)
 
-    async def ping(self, to: str) -> None:
+    async def ping(self, to: str, wait_s: float | None = None) -> None:
         """Ask whether a neighbour is there and in the same run."""
-        await self._transport.ping(to)
+        await self._transport.ping(to, wait_s)
+
+    def meet(self, to: str, address: str) -> None:
+        """From now on ``to`` is reached at ``address``."""
+        self._transport.meet(to, address)
 
     def receive(self) -> AsyncIterator[tuple[str, Message]]:
         """Messages as they come in, each with its proven sender."""

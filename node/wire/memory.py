@@ -11,6 +11,7 @@ Times are in whatever unit the driver counts in: plan units in virtual time, sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -193,11 +194,17 @@ class _MemoryTransport:
     async def send(self, to: str, message: Message) -> None:
         await self._network.carry(self._name, to, message, self._nursery)
 
-    async def ping(self, to: str) -> None:
+    async def ping(self, to: str, wait_s: float | None = None) -> None:
         passage = self._network.weather.passage(self._name, to, 0, trio.current_time())
-        await trio.sleep(passage.heard_after)
-        if passage.reason or to not in self._network._inboxes:
-            raise Undelivered(passage.reason or Reason.UNREACHABLE)
+        with trio.move_on_after(math.inf if wait_s is None else wait_s):
+            await trio.sleep(passage.heard_after)
+            if passage.reason or to not in self._network._inboxes:
+                raise Undelivered(passage.reason or Reason.UNREACHABLE)
+            return
+        raise Undelivered(Reason.TIMEOUT)
+
+    def meet(self, to: str, address: str) -> None:
+        """Names are all that this network needs."""
 
     def receive(self) -> AsyncIterator[tuple[str, Message]]:
         return self._inbox.__aiter__()

@@ -32,8 +32,14 @@ class Transport(Protocol):
             With the receiver's reason, or ``UNREACHABLE`` or ``TIMEOUT`` after this call's deadline.
         """
 
-    async def ping(self, to: str) -> None:
-        """Ask whether a neighbour is there and in the same run; raises like :meth:`send`."""
+    async def ping(self, to: str, wait_s: float | None = None) -> None:
+        """Ask whether a neighbour is there and in the same run; raises like :meth:`send`.
+
+        ``wait_s`` is how long to wait for the answer; by default as long as the network finds right.
+        """
+
+    def meet(self, to: str, address: str) -> None:
+        """From now on ``to`` is reached at ``address``, ``HOST:PORT``."""
 
     def receive(self) -> AsyncIterator[tuple[str, Message]]:
         """Messages as they come in, each with its proven sender."""

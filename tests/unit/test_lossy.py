@@ -24,7 +24,7 @@ class Line:
             raise Undelivered(self.reason)
         self.sent.append(message.number)
 
-    async def ping(self, to):
+    async def ping(self, to, wait_s=None):
         self.pings += 1
 
     async def receive(self):

@@ -17,7 +17,7 @@ class Line:
     def __init__(self, reason=None):
         self.reason, self.pings = reason, []
 
-    async def ping(self, to):
+    async def ping(self, to, wait_s=None):
         self.pings.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         if self.reason:

@@ -102,7 +102,7 @@ class Line:
         if self.reason:
             raise NotDelivered(self.reason)
 
-    async def ping(self, to):
+    async def ping(self, to, wait_s=None):
         pass
 
     def receive(self):
