@@ -5,13 +5,17 @@ Theory of operation
 The wire asks the guard four times, cheap questions before dear ones: :meth:`Guard.enter` when a call begins,
 :meth:`Guard.admit` when its header is there, :meth:`Guard.reserve` for room in the inbox, all before a byte of the body
 is read; then :meth:`Guard.check` with the message. The guard knows the plan's edges and the algorithm's
-:class:`~algorithms.protocol.Kind` table, and nothing else of any algorithm.
+:class:`~algorithms.protocol.Kind` table, and asks the algorithm only whether a message can be true.
+
+Where membership is open, whoever proves a name is a member. Names are then without number, but not those that the guard
+keeps: the first so many, besides the plan's.
 
 Invariants
 ----------
 * The guard refuses; it never alters a message.
 * Every refusal passes :meth:`Guard.refuse`: it is counted, and logged at most once a second a sender.
 * What waits in the inbox is bounded in bytes, in messages, and in messages of one sender.
+* A name that is known stays known: what was counted under it is taken off under it.
 """
 
 from __future__ import annotations
@@ -34,8 +38,8 @@ from node.wire.framing import DTYPE_NAMES, VERSION, Header, Terms
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
-STRANGER = "stranger"
-"""Whoever is no member of the run, in counters and logs: so that both stay bounded."""
+STRANGER = "a stranger"
+"""Whoever is no member of the run, in counters and logs: so that both stay bounded. No peer can be called that."""
 
 
 class Guard:
@@ -60,13 +64,19 @@ class Guard:
     inbox_bytes_max : int
         Bytes of bodies that may be on their way in or wait to be taken out.
     refused : callable
-        ``refused(sender, reason)`` counts; the sender is a member's name or ``"stranger"``.
+        ``refused(sender, reason)`` counts; the sender is a member's name or ``STRANGER``.
     calls_max : int
         Calls of one sender at once.
     waiting_max, waiting_each_max : int
         Messages in the inbox, of all senders and of each.
     norm_max : float, optional
         Bound on the Euclidean norm of every vector.
+    open_ : bool
+        Whether membership is open: then any proven name is a member's, in the plan or not.
+    strangers_max : int
+        How many members that are not in the plan can be told apart; later ones are refused.
+    plausible : callable
+        ``plausible(message)`` is whether what a message says can be true; asked in any thread.
     clock : callable
         Seconds, for the log's rate limit.
 
@@ -93,6 +103,9 @@ class Guard:
         waiting_max: int = 64,
         waiting_each_max: int = 8,
         norm_max: float | None = None,
+        open_: bool = False,
+        strangers_max: int = 1_000,
+        plausible: Callable[[Message], bool] = lambda message: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert all(kind.sender in ("owner", "peer", "neighbour", "member") for kind in kinds.values())
@@ -110,6 +123,10 @@ class Guard:
         self._waiting_max = waiting_max
         self._waiting_each_max = waiting_each_max
         self._norm_max = norm_max
+        self._open = open_
+        self._strangers_max = strangers_max
+        self._plausible = plausible
+        self._newcomers: set[str] = set()
         self._clock = clock
         self._calls: Counter[str] = Counter()
         self._inbox = threading.Lock()  # room is taken where calls are served and given back where messages are used
@@ -122,11 +139,26 @@ class Guard:
                 f"inbox = {inbox_bytes_max} can't be used: write at least {largest}, the largest message."
             )
 
+    # ------------------------------------------------------------------------------------------- members
+
+    def is_member(self, name: str) -> bool:
+        """Whether this is another member's name; that the sender has it, the wire has proven."""
+        return name != self.name and (name in self.members or (self._open and NAME.match(name) is not None))
+
+    def known_as(self, sender: str) -> str:
+        """The name under which whatever concerns a sender is counted: its own or ``STRANGER``."""
+        if sender in self.members or sender in self._newcomers:
+            return sender
+        if not self.is_member(sender) or len(self._newcomers) >= self._strangers_max:
+            return STRANGER
+        self._newcomers.add(sender)
+        return sender
+
     # ------------------------------------------------------------------------------------ before the body
 
     def enter(self, sender: str) -> Reason | None:
         """Count a call in; None means that :meth:`leave` must follow."""
-        key = self._known(sender)
+        key = self.known_as(sender)
         if self._calls[key] >= self._calls_max:
             return self.refuse(sender, Reason.BUSY, "too many calls at once")
         self._calls[key] += 1
@@ -134,7 +166,7 @@ class Guard:
 
     def leave(self, sender: str) -> None:
         """Count a call out."""
-        self._calls[self._known(sender)] -= 1
+        self._calls[self.known_as(sender)] -= 1
 
     def greet(self, sender: str, header: Header) -> Reason | None:
         """Whether a ping comes from a member of the same run."""
@@ -146,7 +178,7 @@ class Guard:
 
     def reserve(self, sender: str, size_bytes: int) -> Reason | None:
         """Take room in the inbox; None means that :meth:`release` must follow, once. Safe in any thread."""
-        key = self._known(sender)
+        key = self.known_as(sender)
         with self._inbox:
             full = (
                 self._waiting_bytes + size_bytes > self._inbox_bytes_max
@@ -161,7 +193,7 @@ class Guard:
     def release(self, sender: str, size_bytes: int) -> None:
         """Give room in the inbox back. Safe in any thread."""
         with self._inbox:
-            self._waiting[self._known(sender)] -= 1
+            self._waiting[self.known_as(sender)] -= 1
             self._waiting_bytes -= size_bytes
 
     @property
@@ -172,20 +204,22 @@ class Guard:
     # ------------------------------------------------------------------------------------- after the body
 
     def check(self, sender: str, message: Message) -> Reason | None:
-        """Whether every value is finite and every vector's norm in bounds."""
+        """Whether every value is finite, every vector's norm in bounds, and the whole plausible."""
         for name, vector in message.vectors.items():
             # A finite sum proves that all values are finite, forty times as fast as looking at each of them.
             if not (math.isfinite(vector.sum().item()) or bool(torch.isfinite(vector).all())):
                 return self.refuse(sender, Reason.NOT_FINITE, f"{name} has values that are not finite")
             if self._norm_max is not None and _norm(vector) > self._norm_max:
                 return self.refuse(sender, Reason.TOO_LARGE, f"{name} has a norm above {self._norm_max}")
+        if not self._plausible(message):
+            return self.refuse(sender, Reason.IMPLAUSIBLE, f"{message.kind} says what can't be true")
         return None
 
     # ------------------------------------------------------------------------------------------ refusals
 
     def refuse(self, sender: str, reason: Reason, why: str = "") -> Reason:
         """Count a refusal, log it unless a line about this sender was written within a second, return its reason."""
-        key = self._known(sender)
+        key = self.known_as(sender)
         self._refused(key, reason)
         now = self._clock()
         last, since = self._logged.get(key, (-math.inf, 0))
@@ -197,15 +231,14 @@ class Guard:
         log.warning("refused a call of %s: %s%s%s", key, reason.value, why and f", {why}", more)
         return reason
 
-    def _known(self, sender: str) -> str:
-        return sender if sender in self.members else STRANGER
-
     def _verdict(self, sender: str, finding: tuple[Reason, str] | None) -> Reason | None:
         return finding and self.refuse(sender, *finding)
 
     def _of_another_run(self, sender: str, header: Header) -> tuple[Reason, str] | None:
-        if sender not in self.members or sender == self.name:
-            return Reason.NOT_MY_NEIGHBOUR, "no other member of the plan"
+        if not self.is_member(sender):
+            return Reason.NOT_MY_NEIGHBOUR, "no other member of the run"
+        if self.known_as(sender) == STRANGER:
+            return Reason.BUSY, f"already {self._strangers_max} members that are not in the plan"
         if header.version != VERSION:
             return Reason.WRONG_VERSION, f"speaks version {header.version}, not {VERSION}"
         if header.run != self.terms.run:
