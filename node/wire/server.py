@@ -145,17 +145,17 @@ class PeerService:
 
     async def ping(self, _: object, context: Any) -> bytes:
         """Say whether the caller is of this run, and what is known of the run's pace."""
-        caller, members = self._caller(context), self._guard.members
-        if caller not in members:  # whose greeting is not worth reading
-            return RECEIPTS[self._guard.refuse(caller, Reason.NOT_MY_NEIGHBOUR, "no member of the plan")]
+        caller, nodes = self._caller(context), self._guard.members
+        if not self._guard.is_member(caller):  # whose greeting is not worth reading
+            return RECEIPTS[self._guard.refuse(caller, Reason.NOT_MY_NEIGHBOUR, "no other member of the run")]
         async with self._counted_in(context):
             try:
                 with Deadline(self._limits.wait_s()):
-                    header, pace = read_greeting(await _first(context), greeting_bytes_max(len(members)))
+                    header, pace = read_greeting(await _first(context), greeting_bytes_max(len(nodes)))
             except Malformed as error:
                 return RECEIPTS[self._guard.refuse(caller, Reason.MALFORMED, str(error))]
             reason = self._guard.greet(caller, header)
-            if reason is None and not pace.fits(members):
+            if reason is None and not pace.fits(nodes):
                 reason = self._guard.refuse(caller, Reason.MALFORMED, "durations that can't be true")
             if reason is not None:
                 return RECEIPTS[reason]
@@ -206,7 +206,7 @@ class PeerService:
     @asynccontextmanager
     async def _counted_in(self, context: Any) -> AsyncIterator[None]:
         caller = self._caller(context)
-        key = caller if caller in self._guard.members else STRANGER
+        key = self._guard.known_as(caller)
         if self._other_calls[key] >= self._limits.other_calls_max:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
         self._other_calls[key] += 1
