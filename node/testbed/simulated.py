@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
-from algorithms.protocol import Algorithm, Compute, Gradient, Snapshot, Train, Trained, Vector
+from algorithms.protocol import Algorithm, Compute, Gradient, Message, Open, Snapshot, Train, Trained, Vector
 from node.draws import Draws
 from node.wire.memory import Faults
 
@@ -53,6 +53,10 @@ class SimulatedPeer:
 
     Parameters
     ----------
+    leaving : bool
+        Whether it has been told that the run is over for it.
+    stopped : bool
+        Whether it is gone for good.
     missing : set of str
         Neighbours that it does not reach, as far as it knows.
     life : int
@@ -61,17 +65,23 @@ class SimulatedPeer:
         The token of the newest setting of each timer.
     messages_sent, bytes_sent, steps_done, samples_seen, loss : int or float
         For the record; ``loss`` is the mean over the latest local steps.
+    refused : int
+        Messages that it refused because they can't be true.
     reported : dict of str to float
         The newest of what the algorithm itself wants recorded.
+    open : bool
+        Whether its algorithm is one whose members may come and go.
     """
 
     name: str
     algorithm: Algorithm
     draws: Draws
     alive: bool = True
+    leaving: bool = False
+    stopped: bool = False
     missing: set[str] = field(default_factory=set)
     life: int = 0
-    timers: dict[str, int] = field(default_factory=dict)
+    timers: dict[str, object] = field(default_factory=dict)
     job: Job | None = None
     computing: Compute | None = None
     saved: Saved | None = None
@@ -81,7 +91,16 @@ class SimulatedPeer:
     steps_done: int = 0
     samples_seen: int = 0
     loss: float = float("nan")
+    refused: int = 0
     reported: dict[str, float] = field(default_factory=dict)
+    open: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.open = isinstance(self.algorithm, Open)
+
+    def believes(self, message: Message) -> bool:
+        """Whether its algorithm finds that what a message says can be true."""
+        return not self.open or cast(Open, self.algorithm).plausible(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,9 @@ class Physics:
         How long neighbours take to notice that a peer has gone or is back.
     crashes : bool
         Whether peers may crash; snapshots are only taken if so.
+    silent : bool
+        Whether a peer that is gone leaves its senders to wait for their deadline, like a machine that is off, instead
+        of refusing their messages at once.
     """
 
     faults: Faults = Faults()
@@ -113,3 +135,4 @@ class Physics:
     snapshot_every: float = 10.0
     noticed_after: float = 1.0
     crashes: bool = False
+    silent: bool = False

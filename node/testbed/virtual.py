@@ -2,28 +2,25 @@
 
 Theory of operation
 -------------------
-The world holds a clock, a heap of things to come and the peers. It pops the earliest thing, feeds the event to the
-peer's algorithm, and carries out the effects: a message goes through the :class:`~node.wire.memory.Weather`, a timer
-or a training goes back on the heap. What happens at once is kept in a queue before the heap. Nothing is drawn from
-anywhere but seeded generators and ties are broken by order of creation, so the same seed gives the same run.
+The world holds an :class:`~node.testbed.agenda.Agenda` of things to come, and the peers. It takes the earliest thing,
+feeds the event to the peer's algorithm, and carries out the effects: a message goes through the
+:class:`~node.wire.memory.Weather`, a timer or a training goes back on the agenda. Nothing is drawn from anywhere but
+seeded generators and ties are broken by order of creation, so the same seed gives the same run.
 
 Local steps last virtual time and are computed when their result is due. Since all other peers' steps that are under
 way started from points that are known already, they can be computed along with it as one batch (``eager``).
 
 Crashes: a peer that crashes loses everything but its last snapshot, taken at every :class:`Save` (``exact``) or every
-so often (``periodic``), and what was under way to it.
+so often (``periodic``), and what was under way to it. Peers may be born late, leave, or stop for good.
 
-Invariants
-----------
-Time never goes back. Nothing of a timer, a training or a call that belongs to an earlier life of a peer reaches it.
+Invariant
+---------
+Nothing of a timer, a training or a call that belongs to an earlier life of a peer reaches it.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from algorithms.protocol import (
     Algorithm,
@@ -34,7 +31,9 @@ from algorithms.protocol import (
     Done,
     Event,
     Finish,
+    Meet,
     Message,
+    Part,
     PeerDown,
     PeerUp,
     Reason,
@@ -48,10 +47,9 @@ from algorithms.protocol import (
     Undelivered,
 )
 from node.draws import Draws
+from node.testbed.agenda import Action, Agenda
 from node.testbed.simulated import Job, Physics, Saved, SimulatedPeer, Workbench
-from node.wire.memory import CALM, Passage, Weather, size_bytes
-
-Action = Callable[..., None]
+from node.wire.memory import Passage, Weather, size_bytes
 
 
 class World:
@@ -71,6 +69,8 @@ class World:
         How the world behaves.
     draws : mapping of str to Draws, optional
         Each peer's generators, where the workbench draws from them too.
+    late : collection of str
+        Who is not there at the start, and born by :meth:`join`.
     """
 
     def __init__(
@@ -81,25 +81,25 @@ class World:
         seed: int,
         physics: Physics = Physics(),
         draws: Mapping[str, Draws] | None = None,
+        late: Collection[str] = (),
     ) -> None:
-        self.now = 0.0
+        self._agenda = Agenda()
         self._births, self._neighbours, self._workbench = births, neighbours, workbench
         self.physics = physics
         self._draws = draws or {name: Draws(seed, name) for name in births}
         own = Draws(seed, "world")
         self._random = own("physics")
         self._weather = Weather(physics.faults, own("weather"))
-        self._heap: list[tuple[float, int, Action, SimulatedPeer, Any]] = []
-        self._soon: deque[tuple[Action, SimulatedPeer, Any]] = deque()
-        self._order = 0
         self._finishing = False
-        self.peers = {name: self._be_born(name) for name in births}
+        self.peers = {name: self._be_born(name) for name in births if name not in late}
         self._effects: dict[type, Action] = {
             Send: self._send,
             Timer: self._set_timer,
             Train: self._train,
             Compute: self._compute,
             Cancel: self._cancel,
+            Meet: self._get_to_know,
+            Part: self._get_to_know,
             Save: self._save,
             Report: self._report,
             Done: self._done,
@@ -114,55 +114,43 @@ class World:
     def start(self) -> None:
         """Let every peer begin."""
         for peer in self.peers.values():
-            self._feed(peer, Start())
-            if self.physics.crashes:
-                self._snapshot(peer)
-                if not self.physics.exact:
-                    self._at(self.now + self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
+            self._begin(peer)
         for partition in self.physics.faults.partitions:
             for time in (partition.start, partition.end):
                 self.at(time, self._look_around)
 
+    def _begin(self, peer: SimulatedPeer) -> None:
+        self._feed(peer, Start())
+        if self.physics.crashes:
+            self._snapshot(peer)
+            if not self.physics.exact:
+                self._agenda.after(self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
+
+    @property
+    def now(self) -> float:
+        """Units since the start."""
+        return self._agenda.now
+
     def run(self, until: float) -> None:
         """Let time pass until ``until``, or until nothing is left to happen."""
-        heap, soon = self._heap, self._soon
-        while True:
-            if soon:
-                action, peer, what = soon.popleft()
-            elif heap and heap[0][0] <= until:
-                self.now, _, action, peer, what = heapq.heappop(heap)
-            else:
-                break
-            action(peer, what)
-        self.now = max(self.now, until) if until < float("inf") else self.now
+        self._agenda.run(until)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is left to happen."""
-        return not self._heap and not self._soon
+        return self._agenda.empty
 
     def finish(self) -> None:
         """Tell every peer that the run is over, and let them settle; who is gone stays away."""
         self._finishing = True
-        for peer in self.peers.values():
-            if peer.alive:
-                self._feed(peer, Finish())
-        while any(peer.alive for peer in self.peers.values()) and (self._soon or self._heap):
-            self.run(self._heap[0][0] if self._heap else self.now)
+        for name in self.peers:
+            self.leave(name)
+        while any(peer.alive for peer in self.peers.values()) and not self._agenda.empty:
+            self._agenda.run_next()
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         """Do something at a time, for example crash a peer."""
-        self._at(time, lambda peer, what: action(), next(iter(self.peers.values())), None)
-
-    def _at(self, time: float, action: Action, peer: SimulatedPeer, what: Any) -> None:
-        self._order += 1
-        heapq.heappush(self._heap, (time, self._order, action, peer, what))
-
-    def _after(self, delay: float, action: Action, peer: SimulatedPeer, what: Any) -> None:
-        if delay > 0:
-            self._at(self.now + delay, action, peer, what)
-        else:
-            self._soon.append((action, peer, what))
+        self._agenda.at(time, lambda who, what: action(), None, None)
 
     def _feed(self, peer: SimulatedPeer, event: Event) -> None:
         effects = self._effects
@@ -176,18 +164,20 @@ class World:
         peer.messages_sent += 1
         peer.bytes_sent += size
         passage = self._weather.passage(peer.name, effect.to, size, self.now)
-        if passage is CALM:
-            passage = Passage([0.0], 0.0)
         for delay in passage.arrivals:
-            self._after(delay, self._arrive, self.peers[effect.to], (peer.name, message, passage))
-        self._after(passage.heard_after, self._hear, peer, (peer.life, effect.to, message, passage))
+            self._agenda.after(delay, self._arrive, peer, (effect.to, message, passage))
+        self._agenda.after(passage.heard_after, self._hear, peer, (peer.life, effect.to, message, passage))
 
-    def _arrive(self, peer: SimulatedPeer, what: tuple[str, Message, Passage]) -> None:
-        sender, message, passage = what
-        if peer.alive:
-            self._feed(peer, Arrival(sender, message))
+    def _arrive(self, sender: SimulatedPeer, what: tuple[str, Message, Passage]) -> None:
+        to, message, passage = what
+        peer = self.peers.get(to)
+        if peer is None or not peer.alive:
+            passage.reason = Reason.TIMEOUT if self.physics.silent else Reason.UNREACHABLE
+        elif not peer.believes(message):
+            passage.reason = Reason.IMPLAUSIBLE
+            peer.refused += 1
         else:
-            passage.reason = Reason.UNREACHABLE
+            self._feed(peer, Arrival(sender.name, message))
 
     def _hear(self, peer: SimulatedPeer, what: tuple[int, str, Message, Passage]) -> None:
         life, to, message, passage = what
@@ -195,18 +185,24 @@ class World:
             return
         if passage.reason is None:
             self._feed(peer, Delivered(to, message.kind, message.number))
+        elif passage.reason is Reason.TIMEOUT and passage.heard_after < passage.deadline:
+            wait, passage.heard_after = passage.deadline - passage.heard_after, passage.deadline
+            self._agenda.after(wait, self._hear, peer, what)
         else:
             self._feed(peer, Undelivered(to, message.kind, message.number, passage.reason))
+
+    def _get_to_know(self, peer: SimulatedPeer, effect: Meet | Part) -> None:
+        """Names are all that this network needs."""
 
     # ----------------------------------------------------------------------------------- timers and work
 
     def _set_timer(self, peer: SimulatedPeer, effect: Timer) -> None:
-        token = peer.timers[effect.name] = self._order + 1
-        self._at(self.now + effect.delay, self._ring, peer, (effect.name, token))
+        token = peer.timers[effect.name] = object()
+        self._agenda.at(self.now + effect.delay, self._ring, peer, (effect.name, token))
 
-    def _ring(self, peer: SimulatedPeer, what: tuple[str, int]) -> None:
+    def _ring(self, peer: SimulatedPeer, what: tuple[str, object]) -> None:
         name, token = what
-        if peer.timers.get(name) == token:
+        if peer.timers.get(name) is token:
             del peer.timers[name]
             self._feed(peer, Tick(name))
 
@@ -222,7 +218,7 @@ class World:
         peer.job = Job(effect)
         jitter = self.physics.step_jitter
         factor = self._random.uniform(1 - jitter, 1 + jitter) if jitter else 1.0
-        self._at(self.now + effect.steps * factor, self._end_training, peer, peer.job)
+        self._agenda.at(self.now + effect.steps * factor, self._end_training, peer, peer.job)
 
     def _end_training(self, peer: SimulatedPeer, job: Job) -> None:
         if peer.job is not job:
@@ -245,7 +241,7 @@ class World:
 
     def _compute(self, peer: SimulatedPeer, effect: Compute) -> None:
         peer.computing = effect
-        self._soon.append((self._end_computing, peer, effect))
+        self._agenda.after(0.0, self._end_computing, peer, effect)
 
     def _end_computing(self, peer: SimulatedPeer, effect: Compute) -> None:
         if peer.computing is effect:
@@ -261,9 +257,9 @@ class World:
 
     def _done(self, peer: SimulatedPeer, effect: Done) -> None:
         peer.done = effect.vector
-        self._leave(peer)
+        self._be_gone(peer)
 
-    # ------------------------------------------------------------------------------------------ crashes
+    # --------------------------------------------------------------------------------- coming and going
 
     def _save(self, peer: SimulatedPeer, effect: Save) -> None:
         if self.physics.crashes and (self.physics.exact or effect.durable):
@@ -275,9 +271,9 @@ class World:
     def _snapshot_again(self, peer: SimulatedPeer, life: int) -> None:
         if peer.alive and life == peer.life:
             self._snapshot(peer)
-            self._at(self.now + self.physics.snapshot_every, self._snapshot_again, peer, life)
+            self._agenda.after(self.physics.snapshot_every, self._snapshot_again, peer, life)
 
-    def _leave(self, peer: SimulatedPeer) -> None:
+    def _be_gone(self, peer: SimulatedPeer) -> None:
         peer.alive = False
         peer.life += 1
         peer.timers.clear()
@@ -291,8 +287,9 @@ class World:
     def _spread(self, name: str) -> None:
         """A peer and its neighbours notice, a little later, whether they reach each other."""
         for other in self._neighbours[name]:
-            self._after(self.physics.noticed_after, self._notice, self.peers[other], name)
-            self._after(self.physics.noticed_after, self._notice, self.peers[name], other)
+            if other in self.peers:
+                self._agenda.after(self.physics.noticed_after, self._notice, self.peers[other], name)
+                self._agenda.after(self.physics.noticed_after, self._notice, self.peers[name], other)
 
     def _notice(self, peer: SimulatedPeer, name: str) -> None:
         reached = self.peers[name].alive and not self._weather.cut(peer.name, name, self.now)
@@ -300,27 +297,47 @@ class World:
             peer.missing ^= {name}
             self._feed(peer, PeerUp(name) if reached else PeerDown(name))
 
+    def join(self, name: str) -> None:
+        """A late peer is born and begins, unless the run is over."""
+        if not self._finishing:
+            self.peers[name] = self._be_born(name)
+            self._begin(self.peers[name])
+            self._spread(name)
+
+    def leave(self, name: str) -> None:
+        """A peer is told that the run is over for it, and settles."""
+        peer = self.peers[name]
+        if peer.alive and not peer.leaving:
+            peer.leaving = True
+            self._feed(peer, Finish())
+
+    def stop(self, name: str) -> None:
+        """A peer is gone for good, without a word."""
+        self.peers[name].stopped = True
+        if self.peers[name].alive:
+            self._be_gone(self.peers[name])
+
     def crash(self, name: str) -> None:
         """A peer loses everything but its last snapshot."""
         assert self.physics.crashes, "say so in Physics, so that snapshots are taken"
         if self.peers[name].alive:
-            self._leave(self.peers[name])
+            self._be_gone(self.peers[name])
 
     def restart(self, name: str) -> None:
-        """It comes back from its last snapshot; who has ended stays away, and so do all when the run is over."""
+        """It comes back from its last snapshot; who has ended or stopped stays away, like all once the run is over."""
         peer = self.peers[name]
-        if peer.alive or peer.done is not None or self._finishing:
+        if peer.alive or peer.done is not None or peer.stopped or self._finishing:
             return
         assert peer.saved is not None
         peer.draws.restore(peer.saved.draws)
         self._workbench.restore(name, peer.saved.workbench)
         peer.algorithm = self._births[name](peer.draws)
         peer.algorithm.restore(peer.saved.algorithm)
-        peer.alive = True
+        peer.alive, peer.leaving = True, False
         peer.missing = set()
         self._feed(peer, Start(recovered=True))
         if not self.physics.exact:
-            self._at(self.now + self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
+            self._agenda.after(self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
         self._spread(name)
 
     def last_words(self, name: str) -> Algorithm:

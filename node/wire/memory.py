@@ -12,7 +12,7 @@ Times are in whatever unit the driver counts in: plan units in virtual time, sec
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,7 +20,11 @@ import numpy as np
 import trio
 
 from algorithms.protocol import Message, Reason
+from algorithms.view import Standing
 from node.wire.transport import Transport, Undelivered
+
+WAIT_MIN = 0.05
+"""How much longer a sender waits for a receipt than four delays and the transmission."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +78,41 @@ class Faults:
 
 @dataclass(slots=True)
 class Passage:
-    """What becomes of one message: when its copies arrive and what its sender hears when."""
+    """What becomes of one message: when its copies arrive, what its sender hears when, and how long it would wait."""
 
     arrivals: list[float]
     heard_after: float
+    deadline: float
     reason: Reason | None = None
 
 
-CALM = Passage([0.0], 0.0)
-
-
 def size_bytes(message: Message) -> int:
-    """Bytes of a message's vectors as tensors; the header is not counted."""
+    """Bytes of a message's vectors as tensors; neither the header nor the view is counted."""
     return sum(vector.numel() * vector.element_size() for vector in message.vectors.values())
+
+
+def view_size_bytes(view: Mapping[str, Standing]) -> int:
+    """Bytes of a view on a real wire, as ``peer.proto`` has it, without serialising it."""
+    return sum(_part_bytes(_standing_bytes(name, standing)) for name, standing in view.items())
+
+
+def _standing_bytes(name: str, standing: Standing) -> int:
+    numbers = (standing.active, standing.counter, standing.doubted)
+    return (
+        _part_bytes(len(name))
+        + sum(1 + _varint_bytes(number + 1) for number in numbers if number >= 0)
+        + 2 * standing.left
+        + (_part_bytes(len(standing.address)) if standing.address else 0)
+    )
+
+
+def _part_bytes(size: int) -> int:
+    """Of a field of so many bytes: its tag and its length come before it."""
+    return 1 + _varint_bytes(size) + size
+
+
+def _varint_bytes(value: int) -> int:
+    return (value.bit_length() + 6) // 7 or 1
 
 
 class Weather:
@@ -94,25 +120,26 @@ class Weather:
 
     def __init__(self, faults: Faults, random: np.random.Generator) -> None:
         self._faults = faults
+        self._none = faults.none
         self._random = random
 
     def passage(self, sender: str, to: str, bytes_sent: float, now: float) -> Passage:
         """What becomes of a message that is sent now."""
         faults = self._faults
-        if faults.none:
-            return CALM
+        if self._none:
+            return Passage([0.0], 0.0, WAIT_MIN)
         transmission = bytes_sent / faults.bandwidth
-        deadline = 4 * faults.delay + transmission + 0.05 if faults.deadline is None else faults.deadline
+        deadline = 4 * faults.delay + transmission + WAIT_MIN if faults.deadline is None else faults.deadline
         if self.cut(sender, to, now):
-            return Passage([], deadline, Reason.UNREACHABLE)
+            return Passage([], deadline, deadline, Reason.UNREACHABLE)
         first = self._one_way() + transmission
         arrivals = [] if self._happens(faults.loss) else [first]
         if arrivals and self._happens(faults.duplicate):
             arrivals.append(first + self._one_way())
         heard_after = first + self._one_way()
         if not arrivals or heard_after > deadline or self._happens(faults.loss):
-            return Passage(arrivals, deadline, Reason.TIMEOUT)
-        return Passage(arrivals, heard_after)
+            return Passage(arrivals, deadline, deadline, Reason.TIMEOUT)
+        return Passage(arrivals, heard_after, deadline)
 
     def cut(self, one: str, other: str, now: float) -> bool:
         """Whether a partition stands between two peers now."""
@@ -148,7 +175,8 @@ class MemoryNetwork:
 
     async def carry(self, sender: str, to: str, message: Message, nursery: trio.Nursery) -> None:
         """Let the weather have its way with one message; returns when the sender hears that it arrived."""
-        passage = self.weather.passage(sender, to, size_bytes(message), trio.current_time())
+        bytes_sent = size_bytes(message) + view_size_bytes(message.view)
+        passage = self.weather.passage(sender, to, bytes_sent, trio.current_time())
         refused: list[Reason] = []
         before_the_receipt: list[trio.Event] = []
         for delay in passage.arrivals:
