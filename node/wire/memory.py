@@ -23,6 +23,9 @@ from algorithms.protocol import Message, Reason
 from algorithms.view import Standing
 from node.wire.transport import Transport, Undelivered
 
+WAIT_MIN = 0.05
+"""How much longer a sender waits for a receipt than four delays and the transmission."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
@@ -75,14 +78,12 @@ class Faults:
 
 @dataclass(slots=True)
 class Passage:
-    """What becomes of one message: when its copies arrive and what its sender hears when."""
+    """What becomes of one message: when its copies arrive, what its sender hears when, and how long it would wait."""
 
     arrivals: list[float]
     heard_after: float
+    deadline: float
     reason: Reason | None = None
-
-
-CALM = Passage([0.0], 0.0)
 
 
 def size_bytes(message: Message) -> int:
@@ -119,25 +120,26 @@ class Weather:
 
     def __init__(self, faults: Faults, random: np.random.Generator) -> None:
         self._faults = faults
+        self._none = faults.none
         self._random = random
 
     def passage(self, sender: str, to: str, bytes_sent: float, now: float) -> Passage:
         """What becomes of a message that is sent now."""
         faults = self._faults
-        if faults.none:
-            return CALM
+        if self._none:
+            return Passage([0.0], 0.0, WAIT_MIN)
         transmission = bytes_sent / faults.bandwidth
-        deadline = 4 * faults.delay + transmission + 0.05 if faults.deadline is None else faults.deadline
+        deadline = 4 * faults.delay + transmission + WAIT_MIN if faults.deadline is None else faults.deadline
         if self.cut(sender, to, now):
-            return Passage([], deadline, Reason.UNREACHABLE)
+            return Passage([], deadline, deadline, Reason.UNREACHABLE)
         first = self._one_way() + transmission
         arrivals = [] if self._happens(faults.loss) else [first]
         if arrivals and self._happens(faults.duplicate):
             arrivals.append(first + self._one_way())
         heard_after = first + self._one_way()
         if not arrivals or heard_after > deadline or self._happens(faults.loss):
-            return Passage(arrivals, deadline, Reason.TIMEOUT)
-        return Passage(arrivals, heard_after)
+            return Passage(arrivals, deadline, deadline, Reason.TIMEOUT)
+        return Passage(arrivals, heard_after, deadline)
 
     def cut(self, one: str, other: str, now: float) -> bool:
         """Whether a partition stands between two peers now."""
