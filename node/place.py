@@ -45,6 +45,11 @@ def find_algorithm(name: str) -> type[Algorithm]:
     return _find("algorithm", name, ALGORITHMS)
 
 
+def is_open(algorithm: type[Algorithm]) -> bool:
+    """Whether peers that are not in the plan may join, as :class:`~algorithms.protocol.Open` says of an algorithm."""
+    return hasattr(algorithm, "plausible")
+
+
 def split_options(options: Mapping[str, str], algorithm: type[Algorithm]) -> tuple[dict[str, Any], dict[str, str]]:
     """Divide ``--set key=value`` into the algorithm's own, converted to their type and completed, and the task's.
 
@@ -120,6 +125,8 @@ def make_place(
     draws: Draws,
     unit_s: float,
     constants: Mapping[str, float],
+    address: str = "",
+    contact: str = "",
 ) -> Place:
     """What the algorithm of the peer ``name`` is told.
 
@@ -131,6 +138,10 @@ def make_place(
         Seconds of one plan unit.
     constants : mapping of str to float
         ``L`` and ``mu`` of a convex task; empty otherwise.
+    address : str
+        Where others reach it; by default where the plan says.
+    contact : str
+        The member through which it joins; empty for a peer of the plan.
 
     Raises
     ------
@@ -139,9 +150,8 @@ def make_place(
     """
     scale = rate_scale(plan, config)
     total_rate = plan.rates.total_rate * scale
-    neighbours = {
-        other: Edge(edge.rate * scale, edge.weight, edge.a == name) for other, edge in plan.edges_of(name).items()
-    }
+    edges = {} if contact else plan.edges_of(name)
+    neighbours = {other: Edge(edge.rate * scale, edge.weight, edge.a == name) for other, edge in edges.items()}
     algorithm = find_algorithm(config.algorithm)
     if config.rounds and not algorithm.tempo.rounds:
         raise TaskError(f"--rounds can't be used with {config.algorithm}, which has none: write --duration or --steps.")
@@ -165,6 +175,8 @@ def make_place(
         keep_ledger=config.ledger,
         rounds=math.inf if config.rounds is None else config.rounds,
         contraction=partial(_contraction, plan),
+        address=address or plan.node(name).address,
+        contact=contact,
     )
 
 

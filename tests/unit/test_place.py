@@ -16,14 +16,16 @@ from node.errors import TaskError
 from node.learning import read_recipe
 from node.place import find_algorithm, limits_of, make_place, rate_scale, run_id, split_options
 from node.tasks import load_task
+from topology.plan import PlanError
 from topology.planning import build_plan
 
 LAYOUT = Layout((Slot("x", (3,), "weight", 0),), "float64")
 
 
-def place(plan, name="n0", config=RunConfig(), layout=LAYOUT):
+def place(plan, name="n0", config=RunConfig(), layout=LAYOUT, **where):
     start = torch.zeros(layout.size, dtype=layout.torch_dtype)
-    return make_place(plan, name, config, start=start, layout=layout, draws=Draws(0, name), unit_s=0.05, constants={})
+    draws = Draws(0, name)
+    return make_place(plan, name, config, start=start, layout=layout, draws=draws, unit_s=0.05, constants={}, **where)
 
 
 @pytest.fixture
@@ -64,6 +66,16 @@ def test_each_edge_of_a_star_has_one_owner_and_nobody_owns_two(plan):
         assert mine.weight == theirs.weight
     assert all(sum(edge.owned for edge in each.neighbours.values()) <= 1 for each in told.values())
     assert told["n0"].nodes == tuple(f"n{i}" for i in range(9))
+
+
+def test_who_joins_has_no_edges_and_knows_whom_to_turn_to(plan):
+    founder, joiner = place(plan, "n3"), place(plan, "x", address="10.0.0.5:7712", contact="n3")
+    assert (founder.address, founder.contact) == (plan.node("n3").address, "")
+    assert (joiner.address, joiner.contact, joiner.neighbours) == ("10.0.0.5:7712", "n3", {})
+    assert joiner.nodes == founder.nodes
+    assert joiner.edges == founder.edges
+    with pytest.raises(PlanError, match="unknown node 'x'"):
+        place(plan, "x", address="10.0.0.5:7712")
 
 
 def test_the_run_id_changes_with_all_that_peers_must_agree_on(plan):
