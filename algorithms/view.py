@@ -22,6 +22,7 @@ No entry is ever taken away, and none goes back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import md5
 from typing import NamedTuple
 
@@ -136,11 +137,33 @@ class View(Mapping[str, Standing]):
         The order is that of a hash of name and round, as in the authors' code, the same everywhere; members in doubt
         come last.
         """
-        oldest = number - window
-        there = [name for name, one in self._standings.items() if one.active >= oldest and one.present]
-        return sorted(there, key=lambda name: (self._standings[name].in_doubt, draw(name, number)))
+        oldest, lots = number - window, _lots_of(number)
+        sound: list[str] = []
+        doubtful: list[str] = []
+        for name, standing in self._standings.items():
+            if standing.active >= oldest and standing.present:
+                (doubtful if standing.in_doubt else sound).append(name)
+        return sorted(sound, key=lots.__getitem__) + sorted(doubtful, key=lots.__getitem__)
 
 
 def draw(name: str, number: int) -> bytes:
     """The lot of a member in a round."""
     return md5(f"{name}-{number}".encode(), usedforsecurity=False).digest()
+
+
+class _Lots(dict[str, bytes]):
+    """The lots of a round, drawn as they are asked for."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def __missing__(self, name: str) -> bytes:
+        lot = self[name] = draw(name, self._number)
+        return lot
+
+
+@lru_cache(maxsize=8)
+def _lots_of(number: int) -> _Lots:
+    """The lots of a round, once for all views of a process: hashing takes most of the time of :meth:`candidates`."""
+    return _Lots(number)
