@@ -34,6 +34,7 @@ from algorithms.layout import Layout
 from algorithms.protocol import COUNT_MAX, Codec, Kind, Message, Reason
 from node.errors import ConfigError
 from node.wire.framing import DTYPE_NAMES, VERSION, Header, Terms
+from node.wire.views import VIEW_BYTES_MAX, VIEW_GROWTH
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Guard:
     codec : Codec
         Fixes the values' dtype on the wire.
     inbox_bytes_max : int
-        Bytes of bodies that may be on their way in or wait to be taken out.
+        Bytes of vectors and views that may be on their way in or wait to be taken out.
     refused : callable
         ``refused(sender, reason)`` counts; the sender is a member's name or ``STRANGER``.
     calls_max : int
@@ -133,7 +134,7 @@ class Guard:
         self._waiting: Counter[str] = Counter()
         self._waiting_bytes = 0
         self._logged: dict[str, tuple[float, int]] = {}  # sender: when a line was written, refusals since
-        largest = max((len(kind.vectors) for kind in kinds.values()), default=0) * self._vector_bytes
+        largest = max(map(self._memory_bytes_max, kinds.values()), default=0)
         if inbox_bytes_max < largest:
             raise ConfigError(
                 f"inbox = {inbox_bytes_max} can't be used: write at least {largest}, the largest message."
@@ -176,25 +177,25 @@ class Guard:
         """Whether a message with this header may come from this sender; looks at nothing else, changes nothing."""
         return self._verdict(sender, self._of_another_run(sender, header) or self._against_kind(sender, header))
 
-    def reserve(self, sender: str, size_bytes: int) -> Reason | None:
-        """Take room in the inbox; None means that :meth:`release` must follow, once. Safe in any thread."""
+    def reserve(self, sender: str, room: int) -> Reason | None:
+        """Take so many bytes of the inbox; None means that :meth:`release` must follow, once. Safe in any thread."""
         key = self.known_as(sender)
         with self._inbox:
             full = (
-                self._waiting_bytes + size_bytes > self._inbox_bytes_max
+                self._waiting_bytes + room > self._inbox_bytes_max
                 or self._waiting.total() >= self._waiting_max
                 or self._waiting[key] >= self._waiting_each_max
             )
             if not full:
                 self._waiting[key] += 1
-                self._waiting_bytes += size_bytes
+                self._waiting_bytes += room
         return self.refuse(sender, Reason.BUSY, "the inbox is full") if full else None
 
-    def release(self, sender: str, size_bytes: int) -> None:
+    def release(self, sender: str, room: int) -> None:
         """Give room in the inbox back. Safe in any thread."""
         with self._inbox:
             self._waiting[self.known_as(sender)] -= 1
-            self._waiting_bytes -= size_bytes
+            self._waiting_bytes -= room
 
     @property
     def waiting(self) -> int:
@@ -260,11 +261,16 @@ class Guard:
             return Reason.TOO_LARGE, f"{header.size_bytes} bytes announced, {expected_bytes} are due"
         if header.size_bytes < expected_bytes or sorted(header.vectors) != sorted(kind.vectors):
             return Reason.MALFORMED, f"not the vectors of {header.kind}"
+        if header.view_bytes and not kind.view:
+            return Reason.MALFORMED, f"a view in {header.kind}"
         if header.dtype != self.terms.dtype:
             return Reason.MALFORMED, "values of another type"
         if header.number >= COUNT_MAX or not _fit(header.numbers or {}, kind):
             return Reason.MALFORMED, f"not the numbers of {header.kind}"
         return None
+
+    def _memory_bytes_max(self, kind: Kind) -> int:
+        return len(kind.vectors) * self._vector_bytes + kind.view * VIEW_BYTES_MAX * VIEW_GROWTH
 
     def _may_send(self, sender: str, role: str) -> bool:
         if role == "member":

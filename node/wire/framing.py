@@ -1,15 +1,15 @@
-"""Messages as frames: a header, then the bodies of the vectors in chunks. Pure: no network in here.
+"""Messages as frames: a header, the view if any, then the bodies of the vectors in chunks. Pure: no network in here.
 
 Theory of operation
 -------------------
-A message travels as a stream of ``Frame {oneof {Header header = 1; bytes body = 2;}}``, which any gRPC client can
-read and write. The protobuf runtime sees the header only: it would copy a body several times, so body frames are
-written and read by hand (tag, length, bytes), straight from a vector's memory and straight into a fresh one.
+A message travels as a stream of ``Frame {oneof {Header header = 1; bytes body = 2; bytes view = 3;}}``, which any gRPC
+client can read and write. The protobuf runtime sees headers and views only: it would copy a body several times, so body
+frames are written and read by hand (tag, length, bytes), straight from a vector's memory and straight into a fresh one.
 
 Invariants
 ----------
 * Whatever bytes come in, :class:`Malformed` is the only thing that is raised.
-* The checksum covers the header's fields and the body: a flipped bit anywhere is refused.
+* The checksum covers the header's fields, the view and the body: a flipped bit anywhere is refused.
 * Nothing is allocated that the header has not announced, and nothing written beyond it.
 """
 
@@ -25,7 +25,9 @@ import torch
 import xxhash
 from google.protobuf.message import DecodeError
 
-from algorithms.protocol import Message, Vector
+from algorithms.protocol import Message, Reason, Vector
+from node.wire.transport import Undelivered
+from node.wire.views import VIEW_BYTES_MAX, VIEW_GROWTH, read_view, write_view
 from protos import peer_pb2
 
 VERSION = 1
@@ -43,7 +45,7 @@ WIRE_DTYPES: Mapping[str, torch.dtype] = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in WIRE_DTYPES.items()}
 
-HEADER_TAG, BODY_TAG = 0x0A, 0x12  # field 1 and field 2 of a Frame, both length-delimited
+HEADER_TAG, BODY_TAG, VIEW_TAG = 0x0A, 0x12, 0x1A  # fields 1, 2 and 3 of a Frame, all length-delimited
 
 assert sys.byteorder == "little", "values travel little-endian, as they lie in memory"
 
@@ -87,13 +89,25 @@ class Header:
     dtype: str = ""
     size_bytes: int = 0
     checksum: int = 0
+    view_bytes: int = 0
+
+    @property
+    def following_bytes(self) -> int:
+        """Of the whole message but its header: the view and the vectors."""
+        return self.view_bytes + self.size_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the message takes up at most, once it is there."""
+        return self.view_bytes * VIEW_GROWTH + self.size_bytes
 
     def seal(self) -> xxhash.xxh3_64:
         """The checksum so far: of every field, in a form in which two different headers never look the same."""
         numbers = sorted((self.numbers or {}).items())
         words = [self.run, self.plan, self.layout, self.kind, *(name for name, _ in numbers), *self.vectors, self.dtype]
         texts = [word.encode() for word in words]
-        whole = (self.version, self.number, self.size_bytes, len(numbers), len(self.vectors), *map(len, texts))
+        sizes = (self.size_bytes, self.view_bytes, len(numbers), len(self.vectors), *map(len, texts))
+        whole = (self.version, self.number, *sizes)
         reals = [value for _, value in numbers]
         return xxhash.xxh3_64(struct.pack(f"<{len(whole)}Q{len(reals)}d", *whole, *reals) + b"".join(texts))
 
@@ -104,7 +118,7 @@ def read_header(data: bytes | memoryview) -> Header:
     Raises
     ------
     Malformed
-        When it is none, or longer than 4 KiB.
+        When it is none, or longer than 4 KiB, or announces a view above 1 MiB.
     """
     if len(data) > HEADER_BYTES_MAX:
         raise Malformed(f"a header of {len(data)} bytes")
@@ -112,6 +126,8 @@ def read_header(data: bytes | memoryview) -> Header:
         raw = peer_pb2.Header.FromString(bytes(data))
     except DecodeError:
         raise Malformed("no header") from None
+    if raw.view_bytes > VIEW_BYTES_MAX:
+        raise Malformed(f"a view of {raw.view_bytes} bytes announced")
     return Header(
         version=raw.version,
         run=raw.run,
@@ -124,6 +140,7 @@ def read_header(data: bytes | memoryview) -> Header:
         dtype=raw.dtype,
         size_bytes=raw.size_bytes,
         checksum=raw.checksum,
+        view_bytes=raw.view_bytes,
     )
 
 
@@ -144,14 +161,17 @@ class Outgoing:
         What is sent first.
     """
 
-    def __init__(self, header: Header, bodies: tuple[memoryview, ...], chunk_bytes: int) -> None:
+    def __init__(self, header: Header, view: bytes, bodies: tuple[memoryview, ...], chunk_bytes: int) -> None:
         self.header = header
+        self._view = view
         self._bodies = bodies
         self._chunk_bytes = chunk_bytes
 
     def frames(self) -> Iterator[bytes]:
-        """The header's frame, then the body's: one copy a chunk, none of a whole vector."""
+        """The header's frame, the view's, then the body's: one copy a chunk, none of a whole vector."""
         yield _wrap(HEADER_TAG, _serialise(self.header))
+        if self._view:
+            yield _wrap(VIEW_TAG, self._view)
         for body in self._bodies:
             for start in range(0, len(body), self._chunk_bytes):
                 yield _wrap(BODY_TAG, body[start : start + self._chunk_bytes])
@@ -168,8 +188,16 @@ def encode(message: Message, terms: Terms, chunk_bytes: int = CHUNK_BYTES) -> Ou
         Of the run that it belongs to.
     chunk_bytes : int
         Longest body of a frame, at most 1 MiB.
+
+    Raises
+    ------
+    Undelivered
+        As ``TOO_LARGE``, when its view has more than 1 MiB: others determine how many members there seem to be.
     """
     assert 0 < chunk_bytes <= CHUNK_BYTES_MAX
+    view = write_view(message.view)
+    if len(view) > VIEW_BYTES_MAX:
+        raise Undelivered(Reason.TOO_LARGE)
     bodies = tuple(_memory(vector.detach().to(WIRE_DTYPES[terms.dtype])) for vector in message.vectors.values())
     header = Header(
         version=VERSION,
@@ -182,11 +210,12 @@ def encode(message: Message, terms: Terms, chunk_bytes: int = CHUNK_BYTES) -> Ou
         vectors=tuple(message.vectors),
         dtype=terms.dtype,
         size_bytes=sum(map(len, bodies)),
+        view_bytes=len(view),
     )
     checksum = header.seal()
-    for body in bodies:
-        checksum.update(body)
-    return Outgoing(replace(header, checksum=checksum.intdigest()), bodies, chunk_bytes)
+    for part in (memoryview(view), *bodies):
+        checksum.update(part)
+    return Outgoing(replace(header, checksum=checksum.intdigest()), view, bodies, chunk_bytes)
 
 
 # ------------------------------------------------------------------------------------------ incoming
@@ -222,11 +251,26 @@ class Incoming:
         self._dtype = dtype
         self._vectors = [_fresh(size, wire_dtype) for _ in header.vectors]
         self._room = [_memory(vector) for vector in self._vectors]  # what is still to be written of each vector
+        self._view = b""
         self._checksum = header.seal()
-        self.missing_bytes = header.size_bytes
+        self.missing_bytes = header.following_bytes
 
     def feed(self, frame: bytes) -> None:
-        """Write one body frame to where it belongs; raises :class:`Malformed`."""
+        """Take in the frame of the view, or write one of the body to where it belongs; raises :class:`Malformed`."""
+        if len(self._view) < self._header.view_bytes:
+            self._feed_view(frame)
+        else:
+            self._feed_body(frame)
+
+    def _feed_view(self, frame: bytes) -> None:
+        view = _unwrap(frame, VIEW_TAG)
+        if len(view) != self._header.view_bytes:
+            raise Malformed(f"a view of {len(view)} bytes, {self._header.view_bytes} were announced")
+        self._view = bytes(view)
+        self._checksum.update(view)
+        self.missing_bytes -= len(view)
+
+    def _feed_body(self, frame: bytes) -> None:
         chunk = _unwrap(frame, BODY_TAG)
         if not 0 < len(chunk) <= CHUNK_BYTES_MAX:  # empty ones could go on for ever
             raise Malformed(f"a chunk of {len(chunk)} bytes")
@@ -245,11 +289,15 @@ class Incoming:
     def finish(self) -> Message:
         """The message, once its stream has ended; raises :class:`Malformed` when it is not as announced."""
         if self.missing_bytes:
-            raise Malformed(f"a body {self.missing_bytes} bytes shorter than announced")
+            raise Malformed(f"{self.missing_bytes} bytes less than announced")
         if self._checksum.intdigest() != self._header.checksum:
             raise Malformed("a checksum that does not fit")
+        try:
+            view = read_view(self._view)
+        except ValueError as error:
+            raise Malformed(str(error)) from None
         vectors = {n: v.to(self._dtype) for n, v in zip(self._header.vectors, self._vectors, strict=True)}
-        return Message(self._header.kind, self._header.number, vectors, dict(self._header.numbers or {}))
+        return Message(self._header.kind, self._header.number, vectors, dict(self._header.numbers or {}), view)
 
 
 # ------------------------------------------------------------------------------------------- bytes

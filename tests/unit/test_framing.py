@@ -8,11 +8,15 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.protocol import COUNT_MAX, Message
+from algorithms.protocol import COUNT_MAX, Message, Reason
+from algorithms.view import UNKNOWN, Standing
 from node.wire.framing import CHUNK_BYTES_MAX, Incoming, Malformed, Terms, encode, open_header, read_header
+from node.wire.transport import Undelivered
+from node.wire.views import VIEW_BYTES_MAX
 from protos import peer_pb2
 
 SIZE = 5
+VIEW = {"n7": Standing(3, 1, False, "10.0.0.7:7700", 0), "n12": Standing(active=4)}
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=63)
 
 
@@ -30,14 +34,15 @@ def decode(frames, size=SIZE, dtype=torch.float32):
 
 def same(one, other):
     return (
-        (one.kind, one.number, one.numbers) == (other.kind, other.number, other.numbers)
+        (one.kind, one.number, one.numbers, one.view) == (other.kind, other.number, other.numbers, other.view)
         and list(one.vectors) == list(other.vectors)
         and all(torch.equal(vector, other.vectors[name]) for name, vector in one.vectors.items())
     )
 
 
-def example():
-    return Message("offer", 7, {"model": torch.arange(SIZE, dtype=torch.float32)}, {"lost": 2.0, "weight": 0.25})
+def example(view=None):
+    model = torch.arange(SIZE, dtype=torch.float32)
+    return Message("offer", 7, {"model": model}, {"lost": 2.0, "weight": 0.25}, view or {})
 
 
 @given(
@@ -45,10 +50,12 @@ def example():
     number=st.integers(0, COUNT_MAX - 1),
     numbers=st.dictionaries(NAMES, st.floats(allow_nan=False), max_size=4),
     vectors=st.dictionaries(NAMES, st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=3), max_size=3),
+    members=st.sets(st.sampled_from(sorted(VIEW))),
     chunk_bytes=st.integers(1, 40),
 )
-def test_round_trip(kind, number, numbers, vectors, chunk_bytes):
-    message = Message(kind, number, {name: torch.tensor(values) for name, values in vectors.items()}, numbers)
+def test_round_trip(kind, number, numbers, vectors, members, chunk_bytes):
+    tensors = {name: torch.tensor(values) for name, values in vectors.items()}
+    message = Message(kind, number, tensors, numbers, {name: VIEW[name] for name in members})
     frames = list(encode(message, terms(), chunk_bytes).frames())
     assert same(decode(frames, size=3), message)
 
@@ -70,7 +77,16 @@ def test_any_grpc_client_can_read_and_write_the_frames():
     assert same(decode([frame.SerializeToString() for frame in (first, *bodies)]), example())
 
 
-def test_the_checksum_is_the_documented_one():
+def test_a_view_comes_between_header_and_body():
+    first, view, body = [peer_pb2.Frame.FromString(frame) for frame in encode(example(VIEW), terms()).frames()]
+    assert (first.header.size_bytes, first.header.view_bytes) == (4 * SIZE, len(view.view))
+    assert [standing.name for standing in peer_pb2.View.FromString(view.view).standings] == sorted(VIEW)
+    assert len(body.body) == 4 * SIZE
+    assert same(decode([frame.SerializeToString() for frame in (first, view, body)]), example(VIEW))
+
+
+@pytest.mark.parametrize("view", [{}, VIEW], ids=["no-view", "view"])
+def test_the_checksum_is_the_documented_one(view):
     texts = [
         b"run-1",
         b"sha256:" + b"a" * 64,
@@ -81,9 +97,12 @@ def test_the_checksum_is_the_documented_one():
         b"model",
         b"float32",
     ]
-    words = [1, 7, 20, 2, 1, *map(len, texts)]
-    form = struct.pack(f"<{len(words)}Q2d", *words, 2.0, 0.25) + b"".join(texts) + struct.pack("<5f", 0, 1, 2, 3, 4)
-    assert encode(example(), terms()).header.checksum == xxhash.xxh3_64_intdigest(form)
+    _, *between, _ = encode(example(view), terms()).frames()
+    known = b"".join(peer_pb2.Frame.FromString(frame).view for frame in between)
+    words = [1, 7, 20, len(known), 2, 1, *map(len, texts)]
+    form = struct.pack(f"<{len(words)}Q2d", *words, 2.0, 0.25) + b"".join(texts)
+    body = struct.pack("<5f", 0, 1, 2, 3, 4)
+    assert encode(example(view), terms()).header.checksum == xxhash.xxh3_64_intdigest(form + known + body)
 
 
 def test_the_body_is_not_copied_before_it_is_read():
@@ -107,24 +126,40 @@ def test_arbitrary_bytes_are_malformed_headers(data):
         decode([data])
 
 
-@given(bodies=st.lists(st.binary(max_size=30), max_size=5))
+@given(bodies=st.lists(st.binary(max_size=30), max_size=5), view=st.sampled_from([{}, VIEW]))
 @settings(max_examples=300)
-def test_arbitrary_bytes_are_malformed_bodies(bodies):
-    first, *_ = encode(example(), terms()).frames()
+def test_arbitrary_bytes_are_malformed_bodies(bodies, view):
+    first, *_ = encode(example(view), terms()).frames()
     with pytest.raises(Malformed):
         decode([first, *bodies])
 
 
-@given(cut=st.integers(1, 400), data=st.data())
-def test_frames_cut_anywhere_are_malformed(cut, data):
-    whole = b"".join(encode(example(), terms()).frames())
+@given(view=st.binary(min_size=1, max_size=60))
+@settings(max_examples=300)
+def test_arbitrary_bytes_are_a_view_or_malformed(view):
+    first, body = [peer_pb2.Frame.FromString(frame) for frame in encode(example(), terms()).frames()]
+    first.header.view_bytes = len(view)
+    checksum = read_header(first.header.SerializeToString()).seal()
+    checksum.update(view + body.body)
+    first.header.checksum = checksum.intdigest()
+    frames = [frame.SerializeToString() for frame in (first, peer_pb2.Frame(view=view), body)]
+    try:
+        message = decode(frames)
+    except Malformed:
+        return
+    assert same(message, example(message.view))
+
+
+@given(cut=st.integers(1, 400), data=st.data(), view=st.sampled_from([{}, VIEW]))
+def test_frames_cut_anywhere_are_malformed(cut, data, view):
+    whole = b"".join(encode(example(view), terms()).frames())
     cut = 1 + cut % (len(whole) - 1)
     with pytest.raises(Malformed):
         decode([whole[:cut], whole[cut:]] if data.draw(st.booleans()) else [bytes([byte]) for byte in whole[:cut]])
 
 
 def test_every_flipped_bit_is_refused():
-    frames = list(encode(example(), terms(), chunk_bytes=8).frames())
+    frames = list(encode(example(VIEW), terms(), chunk_bytes=8).frames())
     for index, frame in enumerate(frames):
         for bit in range(8 * len(frame)):
             flipped = bytearray(frame)
@@ -151,6 +186,48 @@ def test_streams_that_are_no_message(change):
     assert same(decode(frames), example())
     with pytest.raises(Malformed):
         decode(change(frames))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, view, body: [header, body],
+        lambda header, view, body: [header, view, view, body],
+        lambda header, view, body: [header, body, view],
+        lambda header, view, body: [header, view[:-1], body],
+        lambda header, view, body: [header, b"\x1a\x02" + view[2:4], b"\x1a\x02" + view[4:6], body],
+        lambda header, view, body: [header, b"\x1a\x00", view, body],
+        lambda header, view, body: [header, view],
+        lambda header, view, body: [header],
+    ],
+    ids=["no-view", "two-views", "body-first", "cut", "in-two-frames", "empty-view", "no-body", "nothing"],
+)
+def test_streams_with_views_that_are_no_message(change):
+    frames = list(encode(example(VIEW), terms()).frames())
+    assert same(decode(frames), example(VIEW))
+    with pytest.raises(Malformed):
+        decode(change(*frames))
+
+
+def test_a_view_that_was_not_announced_is_refused():
+    header, body = encode(example(), terms()).frames()
+    _, view, _ = encode(example(VIEW), terms()).frames()
+    with pytest.raises(Malformed):
+        decode([header, view, body])
+
+
+def test_a_view_is_at_most_one_mebibyte():
+    count, rest = divmod(VIEW_BYTES_MAX, 67)  # a member with a name of 63, of whom nothing is known
+    whole = {f"{number:063}": UNKNOWN for number in range(count)} | {"a" * (rest - 4): UNKNOWN}
+    outgoing = encode(example(whole), terms())
+    assert outgoing.header.view_bytes == VIEW_BYTES_MAX
+    assert same(decode(outgoing.frames()), example(whole))
+    whole["b"] = UNKNOWN
+    with pytest.raises(Undelivered) as refusal:
+        encode(example(whole), terms())
+    assert refusal.value.reason is Reason.TOO_LARGE
+    with pytest.raises(Malformed, match="view"):
+        read_header(peer_pb2.Header(view_bytes=VIEW_BYTES_MAX + 1).SerializeToString())
 
 
 def test_a_chunk_is_at_most_one_mebibyte():

@@ -13,6 +13,7 @@ from algorithms.protocol import COUNT_MAX, Kind, Message, Reason
 from node.errors import ConfigError
 from node.guard import STRANGER, Guard
 from node.wire.framing import VERSION, encode
+from node.wire.views import VIEW_BYTES_MAX, VIEW_GROWTH
 
 SIZE = 4
 LAYOUT = Layout((Slot("w", (SIZE,), "weight", 0),), "float32")
@@ -22,6 +23,7 @@ KINDS = {
     "hello": Kind("neighbour"),
     "sample": Kind("member", ("model", "other")),
 }
+TELLING = {"news": Kind("member", ("model",), view=True), "hush": Kind("member", ("model",))}
 # "me" owns the edge with "mine"; "its" owns the edge with "me"; "far" is a member without an edge
 OWNERS = {"mine": True, "its": False}
 MEMBERS = ("me", "mine", "its", "far")
@@ -48,13 +50,14 @@ def make_guard(refused):
             "inbox_bytes_max": 100,
             "refused": refused,
         }
-        return Guard("me", OWNERS, MEMBERS, KINDS, **settings | changes)
+        settings |= changes
+        return Guard("me", OWNERS, MEMBERS, settings.pop("kinds", KINDS), **settings)
 
     return make
 
 
 def header_of(guard, kind="offer", number=1, **changes):
-    spec = KINDS[kind]
+    spec = (KINDS | TELLING)[kind]
     vectors = {name: torch.zeros(SIZE) for name in spec.vectors}
     numbers = dict.fromkeys((*spec.counts, *spec.reals), 0.0)
     return replace(encode(Message(kind, number, vectors, numbers), guard.terms).header, **changes)
@@ -138,6 +141,21 @@ def test_norms_are_bounded_where_a_bound_is_set(make_guard):
     assert guard.check("its", Message("offer", vectors={"model": torch.full((SIZE,), 1e38)})) is Reason.TOO_LARGE
 
 
+def test_what_can_not_be_true_is_refused_last(make_guard, refused):
+    asked = []
+
+    def plausible(message):
+        asked.append(message.number)
+        return message.number != 13
+
+    guard = make_guard(plausible=plausible)
+    assert guard.check("its", Message("offer", 12)) is None
+    assert guard.check("its", Message("offer", 13)) is Reason.IMPLAUSIBLE
+    assert guard.check("its", Message("offer", 13, {"model": torch.full((SIZE,), math.nan)})) is Reason.NOT_FINITE
+    assert asked == [12, 13]
+    assert [reason for _, reason in refused] == [Reason.IMPLAUSIBLE, Reason.NOT_FINITE]
+
+
 def test_the_guard_alters_nothing(make_guard):
     vector = torch.tensor([1.0, math.nan, 3e38, 0.0])
     before = vector.clone()
@@ -180,6 +198,21 @@ def test_an_inbox_too_small_for_one_message_is_a_mistake(make_guard):
         make_guard(inbox_bytes_max=2 * 4 * SIZE - 1)
 
 
+@pytest.mark.parametrize(("kind", "reason"), [("news", None), ("hush", Reason.MALFORMED)])
+def test_views_in_messages_that_may_have_one(make_guard, kind, reason):
+    guard = make_guard(kinds=TELLING, inbox_bytes_max=2**26)
+    assert guard.admit("its", header_of(guard, kind)) is None
+    assert guard.admit("its", header_of(guard, kind, view_bytes=7)) is reason
+
+
+def test_the_inbox_has_room_for_the_largest_view(make_guard):
+    largest = 4 * SIZE + VIEW_GROWTH * VIEW_BYTES_MAX
+    guard = make_guard(kinds=TELLING, inbox_bytes_max=largest)
+    assert header_of(guard, "news", view_bytes=VIEW_BYTES_MAX).memory_bytes == largest
+    with pytest.raises(ConfigError, match=str(largest)):
+        make_guard(kinds=TELLING, inbox_bytes_max=largest - 1)
+
+
 def test_half_the_bytes_are_due_where_the_codec_halves(make_guard):
     guard = make_guard(codec=CODECS["half"])
     assert guard.admit("its", header_of(guard)) is None
@@ -204,3 +237,42 @@ def test_a_strangers_name_reaches_neither_log_nor_counter(make_guard, refused, c
     make_guard().refuse("evil\nname" * 1000, Reason.NOT_MY_NEIGHBOUR)
     assert refused == [(STRANGER, Reason.NOT_MY_NEIGHBOUR)]
     assert "evil" not in caplog.text
+
+
+@pytest.mark.parametrize("sender", ["mine", "far", "newcomer", "me", STRANGER, "", "N7", "n" * 64, "n\n", "../n"])
+def test_who_is_a_member_where_membership_is_open(make_guard, refused, sender):
+    guard, closed = make_guard(open_=True), make_guard()
+    assert guard.is_member(sender) is (sender in ("mine", "far", "newcomer"))
+    assert closed.is_member(sender) is (sender in ("mine", "far"))
+    reason = None if guard.is_member(sender) else Reason.NOT_MY_NEIGHBOUR
+    header = header_of(guard, "sample")
+    assert (guard.greet(sender, header), guard.admit(sender, header)) == (reason, reason)
+    assert closed.admit("newcomer", header) is Reason.NOT_MY_NEIGHBOUR
+    assert guard.admit("newcomer", header_of(guard, "hello")) is Reason.NOT_MY_NEIGHBOUR  # it has no edge
+
+
+def test_newcomers_have_shares_of_their_own(make_guard, refused):
+    guard = make_guard(open_=True)
+    for name in ("x", "y"):
+        assert [guard.enter(name) for _ in range(3)] == [None, None, Reason.BUSY]
+    assert refused == [("x", Reason.BUSY), ("y", Reason.BUSY)]
+
+
+def test_only_so_many_newcomers_are_told_apart_and_the_first_stay(make_guard, refused):
+    guard = make_guard(open_=True, strangers_max=2)
+    header = header_of(guard, "sample")
+    names = ["x", "y", "z", "x", "mine", "y", "z"]
+    reasons = [guard.admit(name, header) for name in names]
+    assert reasons == [None, None, Reason.BUSY, None, None, None, Reason.BUSY]
+    assert refused == [(STRANGER, Reason.BUSY)] * 2
+    assert guard.greet("z", header) is Reason.BUSY
+    assert [guard.enter(name) for name in ("z1", "z2", "z3", "x")] == [None, None, Reason.BUSY, None]
+
+
+def test_room_is_given_back_under_the_name_it_was_taken_under(make_guard):
+    guard = make_guard(open_=True, strangers_max=1, waiting_each_max=1)
+    for name in ("x", "y"):  # the second shares with all others
+        assert [guard.reserve(name, 10) for _ in range(2)] == [None, Reason.BUSY]
+        guard.release(name, 10)
+    assert guard.waiting == 0
+    assert [guard.reserve(name, 100) for name in ("x", "mine")] == [None, Reason.BUSY]
