@@ -63,8 +63,8 @@ class SimulatedPeer:
         Counts crashes; whatever was meant for an earlier life is dropped.
     timers : dict
         The token of the newest setting of each timer.
-    messages_sent, bytes_sent, steps_done, samples_seen, loss : int or float
-        For the record; ``loss`` is the mean over the latest local steps.
+    messages_sent, bytes_sent, view_bytes_sent, steps_done, samples_seen, loss : int or float
+        For the record; bytes are those of vectors, and ``loss`` is the mean over the latest local steps.
     refused : int
         Messages that it refused because they can't be true.
     reported : dict of str to float
@@ -88,6 +88,7 @@ class SimulatedPeer:
     done: Vector | None = None
     messages_sent: int = 0
     bytes_sent: int = 0
+    view_bytes_sent: int = 0
     steps_done: int = 0
     samples_seen: int = 0
     loss: float = float("nan")

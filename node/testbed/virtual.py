@@ -7,9 +7,6 @@ feeds the event to the peer's algorithm, and carries out the effects: a message 
 :class:`~node.wire.memory.Weather`, a timer or a training goes back on the agenda. Nothing is drawn from anywhere but
 seeded generators and ties are broken by order of creation, so the same seed gives the same run.
 
-Local steps last virtual time and are computed when their result is due. Since all other peers' steps that are under
-way started from points that are known already, they can be computed along with it as one batch (``eager``).
-
 Crashes: a peer that crashes loses everything but its last snapshot, taken at every :class:`Save` (``exact``) or every
 so often (``periodic``), and what was under way to it. Peers may be born late, leave, or stop for good.
 
@@ -48,8 +45,9 @@ from algorithms.protocol import (
 )
 from node.draws import Draws
 from node.testbed.agenda import Action, Agenda
-from node.testbed.simulated import Job, Physics, Saved, SimulatedPeer, Workbench
-from node.wire.memory import Passage, Weather, size_bytes
+from node.testbed.simulated import Physics, Saved, SimulatedPeer, Workbench
+from node.testbed.work import Work
+from node.wire.memory import Passage, Weather, size_bytes, view_size_bytes
 
 
 class World:
@@ -88,15 +86,16 @@ class World:
         self.physics = physics
         self._draws = draws or {name: Draws(seed, name) for name in births}
         own = Draws(seed, "world")
-        self._random = own("physics")
         self._weather = Weather(physics.faults, own("weather"))
         self._finishing = False
         self.peers = {name: self._be_born(name) for name in births if name not in late}
+        eager = workbench.eager and not physics.crashes
+        work = Work(workbench, self._agenda, self.peers, self._feed, own("physics"), physics.step_jitter, eager)
         self._effects: dict[type, Action] = {
             Send: self._send,
             Timer: self._set_timer,
-            Train: self._train,
-            Compute: self._compute,
+            Train: work.train,
+            Compute: work.compute,
             Cancel: self._cancel,
             Meet: self._get_to_know,
             Part: self._get_to_know,
@@ -161,9 +160,11 @@ class World:
 
     def _send(self, peer: SimulatedPeer, effect: Send) -> None:
         message, size = effect.message, round(size_bytes(effect.message) * self.physics.wire_share)
+        view_size = view_size_bytes(message.view) if message.view else 0
         peer.messages_sent += 1
         peer.bytes_sent += size
-        passage = self._weather.passage(peer.name, effect.to, size, self.now)
+        peer.view_bytes_sent += view_size
+        passage = self._weather.passage(peer.name, effect.to, size + view_size, self.now)
         for delay in passage.arrivals:
             self._agenda.after(delay, self._arrive, peer, (effect.to, message, passage))
         self._agenda.after(passage.heard_after, self._hear, peer, (peer.life, effect.to, message, passage))
@@ -194,7 +195,7 @@ class World:
     def _get_to_know(self, peer: SimulatedPeer, effect: Meet | Part) -> None:
         """Names are all that this network needs."""
 
-    # ----------------------------------------------------------------------------------- timers and work
+    # --------------------------------------------------------------------------------- timers and reports
 
     def _set_timer(self, peer: SimulatedPeer, effect: Timer) -> None:
         token = peer.timers[effect.name] = object()
@@ -212,45 +213,6 @@ class World:
             peer.job = None
         if peer.computing and peer.computing.key == effect.name:
             peer.computing = None
-
-    def _train(self, peer: SimulatedPeer, effect: Train) -> None:
-        assert peer.job is None, f"{peer.name} trains already"
-        peer.job = Job(effect)
-        jitter = self.physics.step_jitter
-        factor = self._random.uniform(1 - jitter, 1 + jitter) if jitter else 1.0
-        self._agenda.at(self.now + effect.steps * factor, self._end_training, peer, peer.job)
-
-    def _end_training(self, peer: SimulatedPeer, job: Job) -> None:
-        if peer.job is not job:
-            return
-        if job.result is None:
-            self._work_off(peer)
-        assert job.result is not None
-        peer.job = None
-        peer.steps_done += job.effect.steps
-        peer.samples_seen += job.result.samples
-        peer.loss = job.result.loss
-        self._feed(peer, job.result)
-
-    def _work_off(self, due: SimulatedPeer) -> None:
-        everyone = self.peers.values() if self._workbench.eager and not self.physics.crashes else [due]
-        jobs = {peer.name: peer.job for peer in everyone if peer.job and peer.job.result is None}
-        results = self._workbench.train({name: job.effect for name, job in jobs.items()})
-        for name, job in jobs.items():
-            job.result = results[name]
-
-    def _compute(self, peer: SimulatedPeer, effect: Compute) -> None:
-        peer.computing = effect
-        self._agenda.after(0.0, self._end_computing, peer, effect)
-
-    def _end_computing(self, peer: SimulatedPeer, effect: Compute) -> None:
-        if peer.computing is effect:
-            peer.computing = None
-            gradient = self._workbench.compute(peer.name, effect)
-            peer.steps_done += 1
-            peer.samples_seen += gradient.samples
-            peer.loss = gradient.loss
-            self._feed(peer, gradient)
 
     def _report(self, peer: SimulatedPeer, effect: Report) -> None:
         peer.reported.update(effect.values)
