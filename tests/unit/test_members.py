@@ -76,7 +76,7 @@ async def test_one_that_is_gone_is_pinged_ever_more_rarely(autojump_clock, line,
 
 @pytest.mark.trio
 @pytest.mark.parametrize(
-    ("reason", "most_s"), [(Reason.UNREACHABLE, 3.2), (Reason.TIMEOUT, 3.2), (Reason.WRONG_RUN, 1.6)]
+    ("reason", "most_s"), [(Reason.UNREACHABLE, 2.4), (Reason.TIMEOUT, 3.6), (Reason.WRONG_RUN, 1.6)]
 )
 async def test_going_and_coming_is_noticed(autojump_clock, line, members, reason, most_s):
     await members.wait_for_all()
