@@ -163,6 +163,7 @@ class Account:
             **{key: value for key, value in counted.items() if "/" not in key and key != P99},
             "messages_sent": figures.messages_sent,
             "bytes_sent": figures.bytes_sent,
+            "view_bytes_sent": figures.view_bytes_sent,
             "behind_units": peer.training.behind_units,
             **self._rates(),
             "exchange_p99_units": self.exchange_p99_units,

@@ -6,6 +6,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+TOTALS = ("gradients", "samples", "messages_sent", "bytes_sent", "view_bytes_sent")
+"""Figures that go on counting over all lives."""
+
 
 @dataclass(slots=True)
 class Figures:
@@ -17,6 +20,8 @@ class Figures:
         Local steps done, and the samples they saw.
     loss : float
         Mean over the latest job of local steps.
+    bytes_sent, view_bytes_sent : int
+        Of vectors, and of what is known of members.
     sends, sends_bytes : int
         Messages on their way out, and the bytes of their vectors.
     snapshot_s : float or None
@@ -30,6 +35,7 @@ class Figures:
     loss: float = math.nan
     messages_sent: int = 0
     bytes_sent: int = 0
+    view_bytes_sent: int = 0
     sends: int = 0
     sends_bytes: int = 0
     undelivered: Counter[str] = field(default_factory=Counter)

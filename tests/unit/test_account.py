@@ -40,7 +40,14 @@ async def at_once(fn, *args):
 
 
 def make_account(
-    model, optimum=None, test=None, counters=COUNTERS, units=40.0, seconds=None, score=(math.nan, math.nan)
+    model,
+    optimum=None,
+    test=None,
+    counters=COUNTERS,
+    units=40.0,
+    seconds=None,
+    score=(math.nan, math.nan),
+    figures=None,
 ):
     parts = SimpleNamespace(
         orders=SimpleNamespace(name="n0"),
@@ -57,7 +64,11 @@ def make_account(
     clock.begin_at(units, units * UNIT_S if seconds is None else seconds)
     training = SimpleNamespace(behind_units=1.5)
     peer = SimpleNamespace(
-        algorithm=Frozen(model, counters), figures=Figures(), clock=clock, training=training, worker=Worker(at_once)
+        algorithm=Frozen(model, counters),
+        figures=figures or Figures(),
+        clock=clock,
+        training=training,
+        worker=Worker(at_once),
     )
     members = SimpleNamespace(states=lambda: {"n1": "alive", "n2": "gone"})
     return Account(parts, peer, members), parts, members
@@ -114,6 +125,12 @@ async def test_where_edges_have_no_clocks_there_are_rounds_and_no_rates(tmp_path
     assert {one.exchanges for one in status.peers.values()} == {None}
     pulse = account.pulse()
     assert (pulse.rates, pulse.counts) == ({}, {}), "nothing that a peer could be told it doesn't keep up with"
+
+
+def test_what_was_sent_of_vectors_and_of_views_stands_apart(tmp_path):
+    figures = Figures(messages_sent=3, bytes_sent=400, view_bytes_sent=17)
+    line = spoken(make_account(torch.zeros(2), figures=figures)[0].line(), tmp_path)
+    assert (line["messages_sent"], line["bytes_sent"], line["view_bytes_sent"]) == (3, 400, 17)
 
 
 @pytest.mark.trio
