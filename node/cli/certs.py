@@ -18,6 +18,9 @@ def certs(
     names: Annotated[
         str | None, typer.Option(help="Make them for these peers instead: a,b,c.", show_default=False)
     ] = None,
+    add: Annotated[
+        str | None, typer.Option(help="Make them for these peers as well: n12,n13.", show_default=False)
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("certs"),
     days: Annotated[int, typer.Option(help="Days that the certificates are valid.", min=1, max=3650)] = 365,
     renew: Annotated[
@@ -30,24 +33,29 @@ def certs(
 
     OUTPUT/NAME holds all that peer NAME needs; OUTPUT/authority stays with you.
     """
-    from node.wire.authority import make_certificates, names_in
+    from node.wire.authority import add_certificates, make_certificates, names_in
 
-    if plan is not None and names is not None:
-        raise UserError("--plan and --names don't go together: write one of them.")
-    if plan is not None:
-        peers = _names_in_plan(plan)
+    if len([each for each in (plan, names, add) if each is not None]) > 1:
+        raise UserError("--plan, --names and --add don't go together: write one of them.")
+    if add is not None:
+        made = add_certificates(_split(add), output, days=days, renew=renew)
+    elif plan is not None:
+        made = make_certificates(_names_in_plan(plan), output, days=days, renew=renew)
     elif names is not None:
-        peers = [name.strip() for name in names.split(",")]
+        made = make_certificates(_split(names), output, days=days, renew=renew)
     elif renew:
-        peers = names_in(output)
+        made = make_certificates(names_in(output), output, days=days, renew=True)
     else:
         raise UserError("whom are the certificates for? write --plan plan.json or --names a,b,c.")
-    made = make_certificates(peers, output, days=days, renew=renew)
     if as_json:
         typer.echo(json.dumps({"folder": str(output), "names": made, "days": days}))
     else:
         typer.echo(f"{len(made)} certificates for {days} days in {output}: {', '.join(made)}")
         typer.echo(f"keep {output / 'authority'} to yourself: whoever has its key can make more of them")
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 def _names_in_plan(file: Path) -> list[str]:

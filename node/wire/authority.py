@@ -58,18 +58,58 @@ def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew
         When there is an authority already and ``renew`` is off, when there is none or it has expired and ``renew`` is
         on, when a name can't be used, or the folder can't be written.
     """
-    names = sorted({*names, OPERATOR})
+    names = _checked({*names, OPERATOR})
+    apart = folder / "authority"
+    if (apart / "key.pem").exists() and not renew:
+        raise NetworkError(
+            f"{folder} holds certificates already: write --renew to renew them, --add for more, or another folder."
+        )
+    if not (apart / "key.pem").exists() and renew:
+        raise NetworkError(f"there is no authority in {apart} to renew certificates with.")
+    _write_all(names, folder, days)
+    return names
+
+
+def add_certificates(names: Iterable[str], folder: Path, days: int = 365, renew: bool = False) -> list[str]:
+    """Write folders like those of :func:`make_certificates` for further names, signed by the authority that is there.
+
+    Returns
+    -------
+    list of str
+        The names, sorted.
+
+    Raises
+    ------
+    NetworkError
+        When there is no authority or it has expired, when a name can't be used or, with ``renew`` off, has a
+        certificate already, or the folder can't be written.
+    """
+    names = _checked(names)
+    if not (folder / "authority" / "key.pem").exists():
+        raise NetworkError(
+            f"there is no authority in {folder / 'authority'}: write --plan or --names first."
+        )
+    taken = sorted({*names} & {*names_in(folder)})
+    if taken and not renew:
+        raise NetworkError(f"{folder} holds a certificate for {taken[0]} already: write --renew to renew it.")
+    _write_all(names, folder, days)
+    return names
+
+
+def _checked(names: Iterable[str]) -> list[str]:
     for name in names:
         if not NAME.match(name) or name == "authority":
             raise NetworkError(f"{name!r} can't be a peer's name: write 1 to 63 of a to z, 0 to 9 and -.")
+    return sorted({*names})
+
+
+def _write_all(names: list[str], folder: Path, days: int) -> None:
+    """Certificates for these names; the authority is made where there is none."""
     apart = folder / "authority"
-    if (apart / "key.pem").exists() and not renew:
-        raise NetworkError(f"{folder} holds certificates already: write --renew to renew them, or another folder.")
-    if not (apart / "key.pem").exists() and renew:
-        raise NetworkError(f"there is no authority in {apart} to renew certificates with.")
     try:
+        fresh = not (apart / "key.pem").exists()
         authority_key = _key(apart / "key.pem")
-        if not renew:
+        if fresh:
             _write(apart / "ca.pem", _pem(_authority(authority_key)))
         authority_pem = (apart / "ca.pem").read_bytes()
         authority = x509.load_pem_x509_certificate(authority_pem)
@@ -81,7 +121,6 @@ def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew
             _write(folder / name / "cert.pem", _pem(issue(name, key.public_key(), authority, authority_key, days)))
     except OSError as error:
         raise NetworkError(f"certificates can't be written to {folder}: {error.strerror}.") from None
-    return names
 
 
 def names_in(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from node.errors import NetworkError
-from node.wire.authority import issue, make_certificates, names_in
+from node.wire.authority import add_certificates, issue, make_certificates, names_in
 from node.wire.tls import Identity
 
 
@@ -159,6 +159,32 @@ def test_certificates_are_not_overwritten_by_mistake(folder, tmp_path):
         make_certificates(["n0"], tmp_path / "empty", renew=True)
 
 
+def test_further_certificates_are_of_the_same_authority(folder):
+    before = {file: file.read_bytes() for file in folder.glob("*/*.pem")}
+    assert add_certificates(["n3", "n2"], folder) == ["n2", "n3"]
+    assert {file: file.read_bytes() for file in before} == before
+    assert names_in(folder) == ["n0", "n1", "n2", "n3", "operator"]
+    added = Identity.load(folder / "n2")
+    assert added.papers.authority == Identity.load(folder / "n0").papers.authority
+    assert added.name == "n2"
+
+
+def test_a_name_that_has_a_certificate_gets_another_only_on_demand(folder, tmp_path):
+    before = Identity.load(folder / "n1").papers
+    with pytest.raises(NetworkError, match=r"for n1 already.*--renew"):
+        add_certificates(["n1", "n2"], folder)
+    assert names_in(folder) == ["n0", "n1", "operator"]
+    add_certificates(["n1", "n2"], folder, renew=True)
+    after = Identity.load(folder / "n1").papers
+    assert after.key == before.key
+    assert after.certificate != before.certificate
+    with pytest.raises(NetworkError, match="no authority"):
+        add_certificates(["n2"], tmp_path / "empty")
+    for name in ("", "authority", "N2"):
+        with pytest.raises(NetworkError, match="peer's name"):
+            add_certificates([name], folder)
+
+
 def test_the_command(tmp_path):
     import typer
 
@@ -173,6 +199,9 @@ def test_the_command(tmp_path):
     assert again.exit_code == 0, again.output
     assert '"names": ["a", "b", "operator"]' in again.stdout
     assert identity.reload()
+    more = CliRunner().invoke(app, ["-o", str(tmp_path / "c"), "--add", "d, c", "--json"])
+    assert '"names": ["c", "d"]' in more.stdout
+    assert not identity.reload()
 
 
 @pytest.fixture
