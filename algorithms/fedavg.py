@@ -5,6 +5,11 @@ and sends it back [1]_. FedSAM's local steps look for flat minima [2]_. The plan
 waits for everybody, for ever: this is what the other methods are measured against, not a way to run a network. Messages
 may be lost; a crash of the server, or of a peer that falls back by more than a round, stops everybody.
 
+With ``samples`` the server draws that many peers anew for each round, itself among them or not, and sends only these
+the common model: clients are sampled as in Algorithm 1 of [1]_, where the number is C·K. The model of the last round
+goes to everybody; until then the others wait with the model that they last were sent. Nobody learns before it has the
+server's initial model.
+
 .. [1] B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas, "Communication-efficient learning of deep
    networks from decentralized data", AISTATS 2017, arXiv:1602.05629.
 .. [2] Z. Qu, X. Li, R. Duan, Y. Liu, B. Tang, Z. Lu, "Generalized federated learning via sharpness aware
@@ -38,31 +43,39 @@ from algorithms.protocol import (
     Train,
     Trained,
     Undelivered,
+    Unsuitable,
     Vector,
 )
 
 
 class Fedavg:
-    """See the module."""
+    """See the module.
+
+    Raises
+    ------
+    Unsuitable
+        When fewer than none or more than all peers are to be sampled.
+    """
 
     kinds: ClassVar[Mapping[str, Kind]] = {
         "update": Kind("member", vectors=("x",)),
         "average": Kind("member", vectors=("x",)),
     }
-    options: ClassVar[Mapping[str, float | int | str]] = {"decay": 1.0}
-    """By how much the learning rate is multiplied after each round."""
+    options: ClassVar[Mapping[str, float | int | str]] = {"decay": 1.0, "samples": 0}
+    """By how much the learning rate is multiplied after each round; peers that take part in one, 0 for everybody."""
     defaults: ClassVar[Mapping[str, float]] = {"local_steps": 5}
     tempo: ClassVar[Tempo] = Tempo(exchanges_per_step=None, rounds=True)
 
     def __init__(self, place: Place) -> None:
         self._name, self._server = place.name, place.nodes[0]
-        self._others = [name for name in place.nodes if name != place.name]
+        self._nodes, self._samples, self._draw = place.nodes, _read_samples(place), place.draw
+        self._sample = set(place.nodes)
         self._codec, self._limits = place.codec, place.limits
         self._local_steps, self._rounds_max = place.local_steps, place.rounds
         self._decay = float(place.options.get("decay", 1.0))
         self._rho = float(place.options.get("rho", 0.0))
         self.x = place.start.clone()
-        self.round = 0
+        self.round = -1 if self._samples else 0  # before the first round if only the server knows where to begin
         self._updates: dict[str, Vector] = {}
         self._said: Message | None = None
         self._unheard: set[str] = set()
@@ -79,7 +92,7 @@ class Fedavg:
 
     def _take(self, event: Event) -> list[Effect]:
         if isinstance(event, Start):
-            return self._train()
+            return self._begin()
         if isinstance(event, Trained):
             return self._trained(self.x + event.change)
         if isinstance(event, Arrival):
@@ -110,9 +123,16 @@ class Fedavg:
         name = timer.removeprefix("again ")
         return [Send(name, self._said)] if name in self._unheard and self._said is not None else []
 
+    def _begin(self) -> list[Effect]:
+        if self.round >= 0:
+            return self._train()
+        return self._share(self.x) if self._name == self._server else []
+
     def _train(self) -> list[Effect]:
         if self.round >= self._rounds_max:
             return self._end()
+        if self._name not in self._sample:
+            return [Save()]
         factor = self._decay**self.round
         return [Save(), Train("round", self.x.clone(), self._local_steps, lr_factor=factor, rho=self._rho)]
 
@@ -127,28 +147,38 @@ class Fedavg:
         return [Send(name, self._said) for name in to]
 
     def _arrive(self, sender: str, message: Message) -> list[Effect]:
-        if message.number != self.round + 1:
-            return []
-        if message.kind == "update" and self._name == self._server:
+        ahead = message.number - self.round
+        if message.kind == "update" and self._name == self._server and ahead == 1:
             return self._collect(sender, message.vectors["x"])
-        if message.kind == "average" and sender == self._server:
+        if message.kind == "average" and sender == self._server and (ahead == 1 or (self._samples and ahead > 1)):
             self._unheard.clear()  # the server has heard of this one, too
-            return self._go_on(message.vectors["x"].clone())
+            return self._go_on(message.vectors["x"].clone(), message.number)
         return []
 
     def _collect(self, name: str, z: Vector) -> list[Effect]:
         """At the server: when all are there, their mean."""
-        self._updates[name] = z
-        if len(self._updates) <= len(self._others):
+        if name in self._sample:
+            self._updates[name] = z
+        if len(self._updates) < len(self._sample):
             return []
         models, self._updates = self._updates, {}
-        self._averaged += len(self._others)
-        average = self._codec.round(mean(models[name] for name in sorted(models)))
-        return self._say(self._others, "average", average) + self._go_on(average.clone())
+        self._averaged += len(models.keys() - {self._name})
+        return self._share(mean(models[name] for name in sorted(models)))
 
-    def _go_on(self, average: Vector) -> list[Effect]:
+    def _share(self, average: Vector) -> list[Effect]:
+        """At the server: a new common model, for who takes part in the next round; the last one is for everybody."""
+        number, average = self.round + 1, self._codec.round(average)
+        if self._samples and number < self._rounds_max:
+            drawn = self._draw("sample").choice(len(self._nodes), self._samples, replace=False)
+            self._sample = {self._nodes[i] for i in drawn}
+        else:
+            self._sample = set(self._nodes)
+        to = [name for name in self._nodes if name in self._sample and name != self._name]
+        return self._say(to, "average", average) + self._go_on(average.clone(), number)
+
+    def _go_on(self, average: Vector, number: int) -> list[Effect]:
         self.x = average
-        self.round += 1
+        self.round = number
         return [Cancel("round"), *self._train()]  # a client that fell back may be doing an old round again
 
     def _end(self) -> list[Effect]:
@@ -165,8 +195,8 @@ class Fedavg:
         return None
 
     def counters(self) -> Mapping[str, float]:
-        """Rounds done; models averaged with the server's own."""
-        return {"rounds": self.round, "exchanges": self._averaged}
+        """The round of the common model that it holds; models of others that the server has averaged."""
+        return {"rounds": max(self.round, 0), "exchanges": self._averaged}
 
     def snapshot(self) -> Snapshot:
         """The common model and its round."""
@@ -182,3 +212,10 @@ class Fedsam(Fedavg):
     """FedAvg with sharpness-aware local steps of radius ρ."""
 
     options: ClassVar[Mapping[str, float | int | str]] = {**Fedavg.options, "rho": 0.05}
+
+
+def _read_samples(place: Place) -> int:
+    samples, n = int(place.options.get("samples", 0)), len(place.nodes)
+    if not 0 <= samples <= n:
+        raise Unsuitable(f"--set samples={samples} can't be used: write how many of the {n} peers, or 0 for everybody.")
+    return samples

@@ -26,6 +26,7 @@ from algorithms.protocol import (
     Train,
     Trained,
     Undelivered,
+    Unsuitable,
 )
 from node.draws import Draws
 
@@ -219,3 +220,88 @@ def test_an_average_that_comes_while_the_round_is_done_again_ends_that(make):
     kinds = [type(effect) for effect in effects]
     assert kinds.index(Cancel) < kinds.index(Train), "one training at a time"
     assert only(Cancel, effects).name == "round"
+
+
+# ------------------------------------------------------------------------------------------------- sampling
+
+
+class Picks:
+    """A random generator that has decided already."""
+
+    def __init__(self, *picks: list[int]) -> None:
+        self.picks = list(picks)
+
+    def choice(self, among: int, size: int, replace: bool) -> list[int]:
+        pick = self.picks.pop(0)
+        assert (among, size, replace) == (3, len(pick), False)
+        return pick
+
+
+def sampling(make, name: str, *picks: list[int], **changes) -> Fedavg:
+    options = {"decay": 0.5, "samples": len(picks[0]) if picks else 2}
+    return make(name, options=options, draw=lambda purpose: Picks(*picks), **changes)
+
+
+def said(effects: list) -> list[tuple[str, str, int, list[float]]]:
+    sends = [effect for effect in effects if isinstance(effect, Send)]
+    return [(send.to, send.message.kind, send.message.number, send.message.vectors["x"].tolist()) for send in sends]
+
+
+def test_the_server_asks_only_whom_it_has_drawn_and_tells_everybody_at_last(make):
+    picks = Picks([2, 1], [2, 0])
+    a = make("a", options={"decay": 0.5, "samples": 2}, draw=lambda purpose: picks, rounds=2)
+    begun = list(a.step(Start(), 0.0))
+    assert said(begun) == [("b", "average", 0, [0.0, 0.0]), ("c", "average", 0, [0.0, 0.0])]
+    assert not any(isinstance(effect, Train) for effect in begun), "it was not drawn itself"
+    assert hear(a, "c", "update", 1, 4.0, 0.0) == []
+    second = hear(a, "b", "update", 1, 2.0, 6.0)
+    assert said(second) == [("c", "average", 1, [3.0, 3.0])]
+    assert (only(Train, second).at.tolist(), only(Train, second).lr_factor) == ([3.0, 3.0], 0.5)
+    assert hear(a, "b", "update", 2, 9.0, 9.0) == [], "nobody has asked b"
+    assert train(a, 1.0, -1.0) == []
+    last = hear(a, "c", "update", 2, 2.0, 0.0)
+    assert said(last) == [("b", "average", 2, [3.0, 1.0]), ("c", "average", 2, [3.0, 1.0])]
+    assert a.counters() == {"rounds": 2, "exchanges": 3}
+    assert picks.picks == []
+
+
+def test_a_client_waits_until_it_is_asked_and_skips_the_rounds_of_others(make):
+    c = sampling(make, "c")
+    assert list(c.step(Start(), 0.0)) == []
+    assert c.counters()["rounds"] == 0
+    first = only(Train, hear(c, "a", "average", 0, 1.0, 2.0))
+    assert (first.at.tolist(), first.lr_factor) == ([1.0, 2.0], 1.0)
+    assert hear(c, "a", "average", 0, 1.0, 2.0) == [], "it came twice"
+    assert said(train(c, 1.0, 0.0)) == [("a", "update", 1, [2.0, 2.0])]
+    later = only(Train, hear(c, "a", "average", 3, 5.0, 6.0))
+    assert (later.at.tolist(), later.lr_factor, c.counters()["rounds"]) == ([5.0, 6.0], 0.125, 3)
+    assert hear(c, "a", "average", 2, 0.0, 0.0) == [], "late"
+    assert hear(c, "b", "average", 9, 0.0, 0.0) == [], "b is no server"
+    assert said(train(c, 1.0, 0.0)) == [("a", "update", 4, [6.0, 6.0])]
+
+
+def test_who_was_never_asked_waits_after_a_restart_and_who_was_does_its_round_again(make):
+    idle, asked = sampling(make, "b"), sampling(make, "c")
+    hear(asked, "a", "average", 4, 5.0, 6.0)
+    again = {}
+    for peer, name in ((idle, "b"), (asked, "c")):
+        again[name] = sampling(make, name)
+        again[name].restore(peer.snapshot())
+    assert list(again["b"].step(Start(recovered=True), 0.0)) == []
+    assert only(Train, hear(again["b"], "a", "average", 0, 0.0, 0.0)).lr_factor == 1.0
+    repeated = only(Train, again["c"].step(Start(recovered=True), 0.0))
+    assert (repeated.at.tolist(), repeated.lr_factor) == ([5.0, 6.0], 0.0625)
+
+
+def test_what_was_asked_is_asked_again_until_it_is_heard(make):
+    a = sampling(make, "a", [1, 2])
+    first = said(list(a.step(Start(), 0.0)))
+    a.step(Delivered("b", "average", 0), 0.1)
+    again = only(Timer, a.step(Undelivered("c", "average", 0, Reason.UNREACHABLE), 0.1))
+    assert said(list(a.step(Tick(again.name), 0.2))) == first[1:]
+
+
+@pytest.mark.parametrize("samples", [-1, 4])
+def test_there_must_be_as_many_peers_as_are_sampled(make, samples):
+    with pytest.raises(Unsuitable, match=f"samples={samples} can't be used: write how many of the 3 peers"):
+        make("a", options={"samples": samples})

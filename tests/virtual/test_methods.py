@@ -30,22 +30,30 @@ METHODS = {
     "dfedsam-mgs": {"algorithm": "dfedsam", "options": {"rho": "0.2", "gossip_steps": "4"}},
     "chebyshev": {"algorithm": "dfedavg", "options": {"gossip_steps": "3", "acceleration": "chebyshev"}},
     "fedavg": {"algorithm": "fedavg"},
+    "fedavg, sampled": {"algorithm": "fedavg", "options": {"samples": "2"}},
     "fedsam": {"algorithm": "fedsam", "options": {"rho": "0.2"}},
 }
 
 
-def plain(experiment, local_steps, momentum, fresh, rho, mixing):
+def plain(experiment, local_steps, momentum, fresh, rho, mixing, samples=0):
     """All models ``(n, d)`` after the rounds."""
     names = [node.name for node in experiment.plan.nodes]
     shards = [load_shard(experiment.data_dir, name) for name in names]
     draws = [Draws(experiment.config.seed, name)("batches") for name in names]
     modules = [experiment.task.build(experiment.config.seed).double() for _ in names]
-    optimisers = []
+    optimisers = {}
+    server = Draws(experiment.config.seed, names[0])("sample")
     for t in range(ROUNDS):
-        for i, (module, shard) in enumerate(zip(modules, shards, strict=True)):
-            if t == 0 or fresh:
-                optimiser = torch.optim.SGD(module.parameters(), lr=LR, momentum=momentum, weight_decay=WEIGHT_DECAY)
-                optimisers[i:] = [optimiser, *optimisers[i + 1 :]]
+        chosen = server.choice(len(names), samples, replace=False) if samples else range(len(names))
+        if samples:
+            mixing = np.zeros_like(mixing)
+            mixing[:, chosen] = 1 / samples
+        for i in chosen:
+            module, shard = modules[i], shards[i]
+            if i not in optimisers or fresh:
+                optimisers[i] = torch.optim.SGD(
+                    module.parameters(), lr=LR, momentum=momentum, weight_decay=WEIGHT_DECAY
+                )
             optimiser = optimisers[i]
             optimiser.param_groups[0]["lr"] = LR * DECAY**t
             for rows in torch.from_numpy(draws[i].integers(len(shard), size=local_steps * BATCH)).view(-1, BATCH):
@@ -103,5 +111,6 @@ def test_method_is_the_plain_loop(name, batched, tmp_path):
     local_steps = asked.get("local_steps", 1 if algorithm == "dpsgd" else 5)
     momentum = asked.get("momentum", 0.9 if algorithm == "dfedavgm" else 0.0)
     fresh, rho = algorithm == "dfedavgm", float(options.get("rho", 0.0))
-    wanted = plain(experiment, local_steps, momentum, fresh, rho, mixing_of(plan, algorithm, options))
+    samples, mixing = int(options.get("samples", 0)), mixing_of(plan, algorithm, options)
+    wanted = plain(experiment, local_steps, momentum, fresh, rho, mixing, samples)
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
