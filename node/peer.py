@@ -38,6 +38,8 @@ from algorithms.protocol import (
     Done,
     Event,
     Finish,
+    Meet,
+    Part,
     PeerDown,
     Report,
     Save,
@@ -51,7 +53,7 @@ from algorithms.protocol import (
 )
 from node.clock import Clock, Timers
 from node.draws import Draws
-from node.figures import Figures
+from node.figures import TOTALS, Figures
 from node.members import Members
 from node.outbox import Outbox
 from node.saver import Keeps, Saver, join, part_of
@@ -144,6 +146,8 @@ class Peer:
             Train: self._work,
             Compute: self._work,
             Cancel: self._cancel,
+            Meet: self._meet,
+            Part: self._part,
             Report: self._report,
             Done: self._end,
         }
@@ -249,6 +253,13 @@ class Peer:
         self._timers.cancel(effect.name)
         self.training.cancel(effect.name)
 
+    def _meet(self, effect: Meet) -> None:
+        self._transport.meet(effect.name, effect.address)
+        self.members.meet(effect.name)
+
+    def _part(self, effect: Part) -> None:
+        self.members.part(effect.name)
+
     def _report(self, effect: Report) -> None:
         self.figures.reported.update(effect.values)
 
@@ -280,16 +291,15 @@ class Peer:
         units = float(numbers["units"])
         lived_s = numbers.get("seconds", units * (unit_s_of(snapshot) or self.clock.unit_s))
         self.clock.begin_at(units, float(lived_s))
-        for key in self._totals():
-            setattr(self.figures, key, int(numbers[key]))
+        for key in TOTALS:
+            setattr(self.figures, key, int(numbers.get(key, 0)))  # newer figures are not in older snapshots
         self._recovered = True
 
     def _times(self) -> dict[str, float]:
         return {"units": self.clock.now(), "unit_s": self.clock.unit_s, "seconds": self.clock.seconds}
 
     def _totals(self) -> dict[str, int]:
-        """Figures that go on counting over all lives."""
-        return {key: getattr(self.figures, key) for key in ("gradients", "samples", "messages_sent", "bytes_sent")}
+        return {key: getattr(self.figures, key) for key in TOTALS}
 
     async def _save_periodically(self) -> None:
         while True:

@@ -8,7 +8,7 @@ import torch
 import trio
 
 from algorithms.gossip import Gossip
-from algorithms.protocol import PeerDown, PeerUp, Snapshot, Trained
+from algorithms.protocol import Done, Finish, Meet, Part, PeerDown, PeerUp, Snapshot, Start, Trained
 from node.clock import Clock
 from node.draws import Draws
 from node.members import Members
@@ -96,3 +96,19 @@ async def test_the_algorithm_hears_of_neighbours_that_go_and_come(autojump_clock
     changes = [event for event in seen if isinstance(event, (PeerUp, PeerDown))]
     assert changes == [PeerDown("n1"), PeerUp("n1"), PeerDown("n1"), PeerUp("n1")]
     assert algorithm.counters()["exchanges"] == 0, "nobody answers: only the network is there"
+
+
+@pytest.mark.trio
+async def test_who_is_met_is_reached_and_watched_until_it_parts(autojump_clock, make_world, monkeypatch):
+    answers = {
+        Start: [Meet("x", "10.0.0.5:7712"), Meet("y", "10.0.0.6:7712"), Meet("x", "10.0.0.7:7712"), Part("y")],
+        Finish: [Done(torch.zeros(5))],
+    }
+    met = []
+    async with gossips(make_world, [("n0", "n1")], Faults(), duration=0.5) as (peers, _):
+        peer = peers["n0"]
+        monkeypatch.setattr(peer.algorithm, "step", lambda event, now: answers.get(type(event), []))
+        monkeypatch.setattr(peer._transport, "meet", lambda *each: met.append(each))
+        await peer.run()
+        assert met == [("x", "10.0.0.5:7712"), ("y", "10.0.0.6:7712"), ("x", "10.0.0.7:7712")]
+        assert list(peer.members.states()) == ["n1", "x"]
