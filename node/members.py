@@ -129,7 +129,8 @@ class Members:
     def __init__(self, transport: Transport, names: Iterable[str], random: np.random.Generator) -> None:
         self._transport = transport
         self._random = random
-        self._health = Health()
+        self.health = Health()
+        """This peer's own."""
         self._members = {name: Member("gone", near=True) for name in sorted(names)}
         self._neighbours = dict(self._members)
         self._round: list[str] = []
@@ -175,7 +176,7 @@ class Members:
     async def run(self) -> None:
         """Ping for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._health.run)
+            nursery.start_soon(self.health.run)
             nursery.start_soon(self._stroll)
             for name, one in self._neighbours.items():
                 nursery.start_soon(self._watch, name, one)
@@ -192,7 +193,7 @@ class Members:
         one = self._members.get(name)
         if one is None:
             return
-        one.heard_s, one.failures, one.doubted = self._health.awake_s(), 0, False
+        one.heard_s, one.failures, one.doubted = self.health.awake_s(), 0, False
         before, one.state = one.state, "alive"
         if before == "gone":
             one.told.clear()
@@ -223,11 +224,11 @@ class Members:
         """A neighbour, for ever."""
         while True:
             one.hurry = trio.Event()
-            if one.doubted or one.untold or self._health.awake_s() - one.heard_s >= SILENCE_S / 2:
+            if one.doubted or one.untold or self.health.awake_s() - one.heard_s >= SILENCE_S / 2:
                 one.untold = False
                 await self._visit(name, one)
             else:
-                self._health.better()  # what it sent stands for the answer
+                self.health.better()  # what it sent stands for the answer
             await trio.sleep(RETRY_FIRST_S * self._random.uniform(0.8, 1.2))
             with trio.move_on_after(self._wait_s(one) - RETRY_FIRST_S):
                 await one.hurry.wait()
@@ -269,7 +270,7 @@ class Members:
         if reason is Reason.TIMEOUT and one.state == "alive":
             reason = await self._ping(name, one)
             if reason is Reason.TIMEOUT:
-                self._health.worse()
+                self.health.worse()
         if reason is None:
             return
         if one.state == "alive":
@@ -281,20 +282,20 @@ class Members:
 
     async def _doubt(self, name: str, one: Member, reason: Reason) -> None:
         """Ping a suspect without waiting for answers, until anything is heard of it or its time is over."""
-        since_s = self._health.awake_s()
+        since_s = self.health.awake_s()
         async with trio.open_nursery() as pings:
             while one.state == "suspect":
                 pings.start_soon(self._ping, name, one)
-                await trio.sleep(SUSPICION_S * self._health.factor / SUSPICION_PINGS)
-                lasted_s, steady_s = self._health.awake_s() - since_s, self._health.steady_s()
-                if lasted_s >= SUSPICION_S * self._health.factor and steady_s >= SUSPICION_S:
+                await trio.sleep(SUSPICION_S * self.health.factor / SUSPICION_PINGS)
+                lasted_s, steady_s = self.health.awake_s() - since_s, self.health.steady_s()
+                if lasted_s >= SUSPICION_S * self.health.factor and steady_s >= SUSPICION_S:
                     self._lose(name, one, reason)
             pings.cancel_scope.cancel()
 
     async def _ping(self, name: str, one: Member) -> Reason | None:
         """Why there was no answer; None if there was one, or if its absence says nothing."""
-        wait_s = one.patience.wait_s * (1.0 if one.state == "gone" else self._health.factor)  # no accusation, no care
-        begun_s, since_s = trio.current_time(), self._health.awake_s()
+        wait_s = one.patience.wait_s * (1.0 if one.state == "gone" else self.health.factor)  # no accusation, no care
+        begun_s, since_s = trio.current_time(), self.health.awake_s()
         try:
             await self._transport.ping(name, wait_s)
         except Undelivered as error:
@@ -303,11 +304,11 @@ class Members:
             took_s = trio.current_time() - begun_s
             if took_s <= wait_s:  # or the process stood still meanwhile
                 one.patience.answered(took_s)
-            self._health.better()
+            self.health.better()
             self.heard(name)
             return None
         if reason is Reason.TIMEOUT:
-            if self._health.awake_s() - since_s < (trio.current_time() - begun_s) / 2:
+            if self.health.awake_s() - since_s < (trio.current_time() - begun_s) / 2:
                 return None  # this peer was not there to hear the answer
             one.patience.timed_out()
         self._unanswered(name, one, reason)
