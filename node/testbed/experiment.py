@@ -11,14 +11,14 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from algorithms import ALGORITHMS
 from algorithms.layout import Layout
-from algorithms.protocol import Algorithm
+from algorithms.protocol import Algorithm, Place
 from node.config import UNIT_MIN_S, RunConfig, dump_toml
 from node.draws import Draws
 from node.errors import ConfigError, StorageError, TaskError, UserError, unknown
@@ -49,6 +49,8 @@ class Experiment:
     run_dir: Path
     data_dir: Path
     """The shards: those that the user brought, or the run's own."""
+    late: Mapping[str, str] = field(default_factory=dict)
+    """Peers that join while the run is under way, each with the one through which it does."""
 
     @property
     def unit_s(self) -> float:
@@ -120,7 +122,22 @@ class Experiment:
             unit_s=self.unit_s,
             constants=constants,
         )
+        if self.late:
+            place = self._among_founders(place)
         return make_algorithm(self.algorithm, replace(place, neighbours={}) if self.reference else place)
+
+    def _among_founders(self, place: Place) -> Place:
+        """The same where nobody knows of the late ones, and these of no neighbours."""
+        late = self.late
+        return replace(
+            place,
+            nodes=tuple(name for name in place.nodes if name not in late),
+            edges=tuple(edge for edge in place.edges if edge[0] not in late and edge[1] not in late),
+            neighbours={
+                name: edge for name, edge in place.neighbours.items() if name not in late and place.name not in late
+            },
+            contact=late.get(place.name, ""),
+        )
 
 
 def choose_plan(file: Path | None, topology: str | None, nodes: int | None, degree: int | None, seed: int) -> Plan:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
+from algorithms import ALGORITHMS
 from algorithms.layout import Layout
 from algorithms.protocol import Compute, Gradient, Snapshot, Train, Trained, Vector
 from node.draws import Draws
+from node.errors import ConfigError
 from node.flat import FlatModel
 from node.learning import choose_device, read_recipe
-from node.place import find_algorithm, wire_share
+from node.place import find_algorithm, is_open, wire_share
 from node.shards import load_optimum, load_task_json, load_test
 from node.testbed import record
 from node.testbed.experiment import Experiment, undone_if_refused
+from node.testbed.happenings import Event, Happening, Script
 from node.testbed.rates import asked_rates
 from node.testbed.simulated import Physics, SimulatedPeer
 from node.testbed.virtual import World
@@ -44,6 +48,8 @@ class Trainers:
         }
         self.layout: Layout = model.layout
         self._test = load_test(experiment.data_dir)
+        self._latest: dict[bytes, tuple[float, float]] = {}  # loss and accuracy by the model's hash
+        self._before = self._latest
         self.optimum = load_optimum(experiment.data_dir)
 
     def train(self, jobs: Mapping[str, Train]) -> dict[str, Trained]:
@@ -62,35 +68,26 @@ class Trainers:
         self._trainers[name].restore(snapshot)
 
     def evaluate(self, vector: Vector) -> tuple[float, float]:
-        """Mean loss and accuracy on the test data."""
-        return next(iter(self._trainers.values())).evaluate(vector, self._test)
+        """Mean loss and accuracy on the test data; a model that was evaluated lately is not evaluated again."""
+        key = hashlib.sha256(vector.numpy().data).digest()
+        if key not in self._latest:
+            examiner = next(iter(self._trainers.values()))
+            self._latest[key] = self._before.get(key) or examiner.evaluate(vector, self._test)
+        return self._latest[key]
+
+    def age(self) -> None:
+        """Forget the models that have not been evaluated since this was called last."""
+        self._before, self._latest = self._latest, {}
 
     def distance(self, vector: Vector) -> float | None:
         """The Euclidean distance to the optimum; None where the task has none."""
         return None if self.optimum is None else float((vector.double() - self.optimum).norm())
 
 
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """A peer that is gone from ``start`` to ``end``, in plan units."""
-
-    name: str
-    start: float
-    end: float
-
-
-def draw_crashes(names: Sequence[str], count: int, down: float, duration: float, seed: int) -> list[Crash]:
-    """``count`` crashes of random peers at random times that leave each time to come back."""
-    random = Draws(seed, "world")("crashes")
-    latest = max(duration - down, 0.0)
-    starts = sorted(random.uniform(0, latest, size=count).tolist())
-    return [Crash(str(random.choice(list(names))), start, start + down) for start in starts]
-
-
 def simulate(
     experiment: Experiment,
     physics: Physics,
-    crashes: Sequence[Crash] = (),
+    script: Script = Script(),
     *,
     batched: bool = True,
     progress: Callable[[float], None] = lambda units: None,
@@ -101,8 +98,8 @@ def simulate(
     ----------
     physics : Physics
         How the world behaves; times in plan units.
-    crashes : sequence of Crash
-        Who is gone when.
+    script : Script
+        What happens to peers.
     batched : bool
         Whether local steps of many peers are computed together, which is faster and rounds differently.
     progress : callable
@@ -112,15 +109,20 @@ def simulate(
     -------
     dict
         What was written to ``summary.json``.
+
+    Raises
+    ------
+    UserError
+        When a peer can't run where it is placed, or is to join where all have to be there from the start.
     """
     torch.set_num_threads(1)
     began = time.monotonic()
     config, plan, unit_s = experiment.config, experiment.plan, experiment.unit_s
+    names = [node.name for node in plan.nodes]
+    experiment = replace(experiment, late=script.contacts(names, config.seed))
     with undone_if_refused(experiment.run_dir):
-        world, trainers = build_world(experiment, replace(physics, crashes=bool(crashes)), batched)
-    for crash in crashes:
-        world.at(crash.start, partial(_crash, world, experiment, crash))
-        world.at(crash.end, partial(world.restart, crash.name))
+        world, trainers = build_world(experiment, replace(physics, crashes=script.crashes), batched)
+    _let_happen(world, experiment, script.play(list(experiment.learners()), config.seed))
     _run(world, experiment, trainers, progress)
     facts = {
         "algorithm": config.algorithm,
@@ -145,22 +147,46 @@ def simulate(
 def build_world(experiment: Experiment, physics: Physics, batched: bool) -> tuple[World, Trainers]:
     """The peers of an experiment, their work and their network, before the start."""
     config, plan = experiment.config, experiment.plan
+    open_ = is_open(find_algorithm(experiment.algorithm))
+    if experiment.late and not open_:
+        possible = " or ".join(name for name, algorithm in ALGORITHMS.items() if is_open(algorithm))
+        raise ConfigError(f"no peer can join {config.algorithm} late: write --algorithm {possible}, or no --late.")
     learners = list(experiment.learners())
     draws = {name: Draws(config.seed, name) for name in learners}
     trainers = Trainers(experiment, draws, batched)
     constants = load_task_json(experiment.data_dir).constants
     births = {name: partial(experiment.be_born, name, trainers.layout, constants) for name in learners}
-    neighbours: dict[str, list[str]] = {
-        name: [] if experiment.reference else sorted(plan.edges_of(name)) for name in learners
-    }
+    alone = experiment.reference or open_  # peers of an open run find out by themselves who is there
+    neighbours: dict[str, list[str]] = {name: [] if alone else sorted(plan.edges_of(name)) for name in learners}
     physics = replace(physics, exact=config.durability == "exact", wire_share=wire_share(config, trainers.layout))
-    return World(births, neighbours, trainers, config.seed, physics, draws), trainers
+    return World(births, neighbours, trainers, config.seed, physics, draws, experiment.late), trainers
 
 
-def _crash(world: World, experiment: Experiment, crash: Crash) -> None:
-    if world.peers[crash.name].alive:
-        record.write_event(experiment.run_dir, {"units": world.now, "event": "crashed", "peer": crash.name})
-        world.crash(crash.name)
+ACTS: Mapping[Event, Callable[[World, str], bool]] = {
+    "joined": World.join,
+    "left": World.leave,
+    "stopped": World.stop,
+    "crashed": World.crash,
+    "restarted": World.restart,
+}
+"""What brings it about that a peer has done so; each tells whether it has."""
+
+
+def _let_happen(world: World, experiment: Experiment, happenings: Iterator[Happening]) -> None:
+    """Have the next one happen when its time has come, write it down, and go on, until the run is over."""
+    if (coming := next(happenings, None)) is None:
+        return
+
+    def happen() -> None:
+        if world.finishing:
+            return
+        if ACTS[coming.event](world, coming.name):
+            contact = {"contact": experiment.late[coming.name]} if coming.event == "joined" else {}
+            values = {"units": world.now, "event": coming.event, "peer": coming.name, **contact}
+            record.write_event(experiment.run_dir, values)
+        _let_happen(world, experiment, happenings)
+
+    world.at(coming.time, happen)
 
 
 def _run(world: World, experiment: Experiment, trainers: Trainers, progress: Callable[[float], None]) -> None:
@@ -172,18 +198,22 @@ def _run(world: World, experiment: Experiment, trainers: Trainers, progress: Cal
         progress(world.now)
     world.finish()
     _write_lines(world, experiment, trainers)
-    for name in world.peers:
-        record.write_state(experiment.run_dir, name, world.last_words(name), world.now)
+    for name, peer in world.peers.items():
+        if not peer.stopped:
+            record.write_state(experiment.run_dir, name, world.last_words(name), world.now)
 
 
 def _over(world: World) -> bool:
-    """Whether a run that rounds end is over: all have had theirs, or nothing happens any more."""
-    return world.idle or all(peer.done is not None for peer in world.peers.values())
+    """Whether a run that rounds end is over: all have had theirs or stopped, or nothing happens any more."""
+    return world.idle or all(peer.done is not None or peer.stopped for peer in world.peers.values())
 
 
 def _write_lines(world: World, experiment: Experiment, trainers: Trainers) -> None:
+    trainers.age()
     for peer in world.peers.values():
-        record.write_line(experiment.run_dir, peer.name, _report(peer, world.now, experiment.unit_s, trainers))
+        off = world.physics.silent and not peer.alive and peer.done is None
+        if not off:
+            record.write_line(experiment.run_dir, peer.name, _report(peer, world.now, experiment.unit_s, trainers))
 
 
 def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) -> dict[str, Any]:
@@ -202,6 +232,7 @@ def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) 
         "samples": peer.samples_seen,
         "messages_sent": peer.messages_sent,
         "bytes_sent": peer.bytes_sent,
+        **({"view_bytes_sent": peer.view_bytes_sent, "refused": peer.refused} if peer.open else {}),
         **{key: value for key, value in counters.items() if "/" not in key and key != P99},
         "exchange_p99_units": counters.get(P99),
         **({"exchanges_with": with_each} if with_each else {}),

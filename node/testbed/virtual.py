@@ -87,7 +87,7 @@ class World:
         self._draws = draws or {name: Draws(seed, name) for name in births}
         own = Draws(seed, "world")
         self._weather = Weather(physics.faults, own("weather"))
-        self._finishing = False
+        self.finishing = False
         self.peers = {name: self._be_born(name) for name in births if name not in late}
         eager = workbench.eager and not physics.crashes
         work = Work(workbench, self._agenda, self.peers, self._feed, own("physics"), physics.step_jitter, eager)
@@ -141,7 +141,7 @@ class World:
 
     def finish(self) -> None:
         """Tell every peer that the run is over, and let them settle; who is gone stays away."""
-        self._finishing = True
+        self.finishing = True
         for name in self.peers:
             self.leave(name)
         while any(peer.alive for peer in self.peers.values()) and not self._agenda.empty:
@@ -259,37 +259,48 @@ class World:
             peer.missing ^= {name}
             self._feed(peer, PeerUp(name) if reached else PeerDown(name))
 
-    def join(self, name: str) -> None:
-        """A late peer is born and begins, unless the run is over."""
-        if not self._finishing:
-            self.peers[name] = self._be_born(name)
-            self._begin(self.peers[name])
-            self._spread(name)
+    def join(self, name: str) -> bool:
+        """A late peer is born and begins; whether it does, as nobody does once the run is over."""
+        if self.finishing:
+            return False
+        self.peers[name] = self._be_born(name)
+        self._begin(self.peers[name])
+        self._spread(name)
+        return True
 
-    def leave(self, name: str) -> None:
-        """A peer is told that the run is over for it, and settles."""
+    def leave(self, name: str) -> bool:
+        """A peer is told that the run is over for it, and settles; whether it was there to be told."""
         peer = self.peers[name]
-        if peer.alive and not peer.leaving:
-            peer.leaving = True
-            self._feed(peer, Finish())
+        if not peer.alive or peer.leaving:
+            return False
+        peer.leaving = True
+        self._feed(peer, Finish())
+        return True
 
-    def stop(self, name: str) -> None:
-        """A peer is gone for good, without a word."""
-        self.peers[name].stopped = True
-        if self.peers[name].alive:
-            self._be_gone(self.peers[name])
+    def stop(self, name: str) -> bool:
+        """A peer is gone for good, without a word; whether it had not gone before."""
+        peer = self.peers[name]
+        if peer.done is not None or peer.stopped:
+            return False
+        peer.stopped = True
+        if peer.alive:
+            self._be_gone(peer)
+        return True
 
-    def crash(self, name: str) -> None:
-        """A peer loses everything but its last snapshot."""
+    def crash(self, name: str) -> bool:
+        """A peer loses everything but its last snapshot; whether it was there."""
         assert self.physics.crashes, "say so in Physics, so that snapshots are taken"
-        if self.peers[name].alive:
-            self._be_gone(self.peers[name])
-
-    def restart(self, name: str) -> None:
-        """It comes back from its last snapshot; who has ended or stopped stays away, like all once the run is over."""
         peer = self.peers[name]
-        if peer.alive or peer.done is not None or peer.stopped or self._finishing:
-            return
+        if not peer.alive:
+            return False
+        self._be_gone(peer)
+        return True
+
+    def restart(self, name: str) -> bool:
+        """It comes back from its last snapshot; whether it does, which who has ended or stopped does not."""
+        peer = self.peers[name]
+        if peer.alive or peer.done is not None or peer.stopped or self.finishing:
+            return False
         assert peer.saved is not None
         peer.draws.restore(peer.saved.draws)
         self._workbench.restore(name, peer.saved.workbench)
@@ -301,6 +312,7 @@ class World:
         if not self.physics.exact:
             self._agenda.after(self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
         self._spread(name)
+        return True
 
     def last_words(self, name: str) -> Algorithm:
         """The algorithm as it stands; of a peer that crashed and stayed away, as in its last snapshot."""
