@@ -31,9 +31,10 @@ from node.config import RunConfig
 from node.errors import NetworkError, UserError
 from node.keeping_up import KeepingUp
 from node.members import Members
+from node.orders import Orders
 from node.pace import Agreement
 from node.pages import serve_pages
-from node.parts import Orders, Parts
+from node.parts import Parts
 from node.peer import Peer
 from node.testbed.record import write_line, write_state
 from node.wire.grpc import GrpcTransport, open_grpc
@@ -103,15 +104,16 @@ class Daemon:
     async def live(self) -> int:
         """Run to the end; the exit code."""
         parts, orders = self._parts, self._parts.orders
-        with serve_pages(orders.http or parts.node.http, parts.meter.pages()) as port:
+        with serve_pages(parts.http, parts.meter.pages()) as port:
             async with open_grpc(
                 name=orders.name,
-                bind=orders.bind or parts.node.address,
+                bind=orders.bind or parts.place.address,
                 addresses=parts.addresses,
                 guard=parts.guard,
                 identity=parts.identity,
                 observer=parts.meter,
                 agreement=self._agreement,
+                plan=parts.plan if parts.open else None,
             ) as transport:
                 log.info("%s: listening on port %d, status on port %d", parts.run, transport.port, port)
                 await self._live_on(transport)
@@ -119,7 +121,9 @@ class Daemon:
 
     async def _live_on(self, transport: GrpcTransport) -> None:
         parts = self._parts
-        self._members = Members(transport, parts.place.neighbours, parts.draws("members"))
+        self._members = Members(transport, parts.neighbours, parts.draws("members"))
+        for name in parts.acquaintances:
+            self._members.meet(name)
         self._agreement.news = self._members.tell_all
         async with trio.open_nursery() as nursery:
             await nursery.start(self._heed_signals, transport)
@@ -158,6 +162,7 @@ class Daemon:
         wait_s, agreement = self._parts.orders.wait_s, self._agreement
         late = await self._too_late(agreement.settled.wait, wait_s)
         if late and not agreement.settled.is_set():  # a wait for 0 s ends before it sees that all is settled
+            missing = self._parts.contact or ", ".join(agreement.missing())
             missing = ", ".join(agreement.missing())
             raise NetworkError(
                 f"the unit of time can't be agreed on, nothing was heard of {missing} within {wait_s:g}s: start all "

@@ -155,6 +155,11 @@ class Guard:
         self._newcomers.add(sender)
         return sender
 
+    @property
+    def callers_max(self) -> int:
+        """How many callers are told apart, at most."""
+        return len(self.members) + (self._strangers_max if self._open else 0)
+
     # ------------------------------------------------------------------------------------ before the body
 
     def enter(self, sender: str) -> Reason | None:

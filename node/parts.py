@@ -1,8 +1,8 @@
 """The parts of a daemon, put together from what its operator wrote.
 
-What can be wrong with that is found here and is one sentence, before a port is open: the plan and the peer in it, its
-certificate, its task and data, its state folder. Only whether a snapshot fits the algorithm is found later: that is
-made anew where the peers agree on another unit than was thought.
+What can be wrong with that is found here and is one sentence, before a port is open: the plan and the peer's place in
+it, its certificate, its task and data, its state folder. Only whether a snapshot fits the algorithm is found later:
+that is made anew where the peers agree on another unit than was thought.
 """
 
 from __future__ import annotations
@@ -10,51 +10,34 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
-from algorithms.protocol import Algorithm, Place, Snapshot, Tempo, Vector
+from algorithms.protocol import Algorithm, Message, Open, Place, Snapshot, Tempo, Vector
 from node.clock import Clock
 from node.config import RunConfig
+from node.contact import keep
 from node.draws import Draws
-from node.errors import ConfigError, NetworkError, StorageError
+from node.errors import ConfigError, StorageError
 from node.guard import Guard
 from node.learning import check_data, choose_device, open_task, read_recipe, start_of
 from node.members import Members
 from node.meter import Meter, Status
+from node.orders import Orders, find_plan
 from node.pace import Agreement, Pace
 from node.peer import Manner, Peer, unit_s_of
-from node.place import find_algorithm, make_algorithm, make_place, run_id, wire_share
+from node.place import find_algorithm, is_open, make_algorithm, make_place, run_id, wire_share
 from node.shards import load_optimum, load_shard, load_task_json, load_test
 from node.store import Origin, Store
 from node.trainer import Trainer
 from node.training import BATCHES
 from node.unit import measure_step_s
 from node.wire.lossy import LossyTransport
-from node.wire.tls import Identity
 from node.wire.transport import Transport
-from topology.plan import PlanError, load_plan
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What an operator says of one peer; ``gradvine run --help`` explains each."""
-
-    plan: Path
-    name: str
-    data: Path
-    certs: Path | None = None
-    insecure: bool = False
-    denied: Path | None = None
-    state: Path | None = None
-    resume: bool = False
-    out: Path | None = None
-    http: str | None = None
-    bind: str | None = None
-    wait_s: float = 30.0
+JOINER_HTTP = "127.0.0.1:0"
+"""Where a peer that no plan knows serves its status: on any free port."""
 
 
 class Parts:
@@ -75,12 +58,7 @@ class Parts:
 
     def __init__(self, orders: Orders, config: RunConfig) -> None:
         self.orders, self.config = orders, config
-        try:
-            self.plan = load_plan(orders.plan)
-            self.node = self.plan.node(orders.name)
-        except PlanError as error:
-            raise ConfigError(str(error)) from None
-        self.identity = _read_identity(orders)
+        self.identity, self.plan, self._introduction = find_plan(orders, config)
         self.task = open_task(config, find_algorithm(config.algorithm))
         self.draws = Draws(config.seed, orders.name)
         self.trainer = self._make_trainer()
@@ -90,6 +68,7 @@ class Parts:
         self.test = load_test(orders.data) if (orders.data / "test.safetensors").exists() else None
         self.optimum = load_optimum(orders.data)
         self.run = run_id(self.plan, self.trainer.layout, config, self.place.constants)
+        self._check_run()
         self.meter = Meter(Status(orders.name, self.run, config.algorithm, config.task))
         self.guard = self._make_guard()
         self.store = self._open_store()
@@ -110,9 +89,36 @@ class Parts:
         return type(self._algorithm).tempo
 
     @property
+    def open(self) -> bool:
+        """Whether peers that are not in the plan may join."""
+        return is_open(type(self._algorithm))
+
+    @property
+    def contact(self) -> str:
+        """The member through which this peer joins; empty for one of the plan."""
+        return self._introduction.contact if self._introduction else ""
+
+    @property
+    def http(self) -> str:
+        """Where to serve status and metrics."""
+        return self.orders.http or (JOINER_HTTP if self.contact else self.plan.node(self.orders.name).http)
+
+    @property
     def addresses(self) -> dict[str, str]:
-        """Where everybody else is reached."""
-        return {node.name: node.address for node in self.plan.nodes if node.name != self.orders.name}
+        """Where everybody else is reached, as far as is known at the start."""
+        addresses = {node.name: node.address for node in self.plan.nodes if node.name != self.orders.name}
+        return addresses | ({self.contact: self._introduction.address} if self._introduction else {})
+
+    @property
+    def neighbours(self) -> list[str]:
+        """Whom to watch closely, and to wait for: the plan's neighbours, or the contact."""
+        return [self.contact] if self.contact else list(self.place.neighbours)
+
+    @property
+    def acquaintances(self) -> list[str]:
+        """Whom to watch as well: everybody else in the plan, where everybody may talk to everybody."""
+        near = {self.orders.name, *self.neighbours}
+        return [name for name in self.place.nodes if name not in near] if self.open else []
 
     def open_agreement(self) -> Agreement:
         """What this peer knows of the unit: that of its snapshot, or how long its own local steps take; or it is fixed.
@@ -132,6 +138,8 @@ class Parts:
             return Pace(unit_s=self._unit_s)
         if self._snapshot is not None:
             return Pace(unit_s=unit_s_of(self._snapshot) or self._unit_s)
+        if self.contact:
+            return Pace()  # it will be told
         step_s = measure_step_s(self.trainer, self._start())
         log.info("a local step takes %.3g ms", step_s * 1e3)
         return Pace({self.orders.name: step_s})
@@ -180,7 +188,8 @@ class Parts:
         return trainer
 
     def _start(self) -> Vector:
-        return start_of(self.orders.name, [node.name for node in self.plan.nodes], self.task, self.config)
+        names = [node.name for node in self.plan.nodes]
+        return start_of(self.orders.name, [*names, self.orders.name], self.task, self.config)  # who joins is the last
 
     def _be_born(self, unit_s: float) -> tuple[Place, Algorithm]:
         """The place, without its start, and the algorithm there."""
@@ -193,9 +202,19 @@ class Parts:
             draws=self.draws,
             unit_s=unit_s,
             constants=load_task_json(self.orders.data).constants,
+            address=self.orders.address or "",
+            contact=self.contact,
         )
         algorithm = make_algorithm(self.config.algorithm, place)
         return dataclasses.replace(place, start=place.start[:0].clone()), algorithm  # the rest of it is small
+
+    def _check_run(self) -> None:
+        told = self._introduction
+        if told is not None and told.run != self.run:
+            raise ConfigError(
+                f"{told.contact} is in {told.run}, and this peer would be in {self.run}: give it the same algorithm, "
+                "merging rule, codec, options and task, and --run where the others have one."
+            )
 
     def _make_guard(self) -> Guard:
         return Guard(
@@ -209,7 +228,12 @@ class Parts:
             codec=self.place.codec,
             inbox_bytes_max=self.config.inbox,
             refused=self.meter.refused,
+            open_=self.open,
+            plausible=self._plausible,
         )
+
+    def _plausible(self, message: Message) -> bool:
+        return not isinstance(self._algorithm, Open) or self._algorithm.plausible(message)
 
     def _open_store(self) -> Store | None:
         state, resume = self.orders.state, self.orders.resume
@@ -224,6 +248,8 @@ class Parts:
             raise StorageError(
                 f"{state} holds the state of an earlier run: write --resume to go on with it, or name another folder."
             )
+        if self._introduction is not None:
+            keep(self._introduction, state)
         return store
 
     def _manner(self) -> Manner:
@@ -235,19 +261,3 @@ class Parts:
             steps=config.steps or math.inf,
             wire_share=wire_share(config, self.place.layout),
         )
-
-
-def _read_identity(orders: Orders) -> Identity | None:
-    if orders.insecure and orders.certs:
-        raise NetworkError("--certs and --insecure contradict each other: leave one of them out.")
-    if orders.insecure:
-        log.warning("--insecure: messages are neither encrypted nor is anybody's name proven")
-        return None
-    if orders.certs is None:
-        raise NetworkError(
-            "there are no certificates: write --certs DIR (gradvine certs makes them), or --insecure for plaintext."
-        )
-    identity = Identity.load(orders.certs, orders.denied)
-    if identity.name != orders.name:
-        raise NetworkError(f"the certificate in {orders.certs} is for {identity.name}, this peer is {orders.name}.")
-    return identity

@@ -21,9 +21,16 @@ PEER = "This peer"
 @with_run_flags
 def run(
     settings: RunConfig,
-    plan: Annotated[Path, typer.Option(help="plan file, the same on all peers", rich_help_panel=PEER)],
-    name: Annotated[str, typer.Option(help="which node of the plan this is", rich_help_panel=PEER)],
+    name: Annotated[str, typer.Option(help="which node of the plan this is, or who joins", rich_help_panel=PEER)],
     data: Annotated[Path, typer.Option(help="folder that gradvine data wrote", rich_help_panel=PEER)],
+    plan: Annotated[Path | None, typer.Option(help="plan file, the same on all peers", rich_help_panel=PEER)] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(help="instead of a plan, HOST:PORT of any member of a run to join", rich_help_panel=PEER),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="with --join: HOST:PORT where others reach this peer", rich_help_panel=PEER)
+    ] = None,
     certs: Annotated[
         Path | None,
         typer.Option(help="this peer's folder out of those that gradvine certs wrote", rich_help_panel=PEER),
@@ -43,16 +50,19 @@ def run(
     ] = None,
     http: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT of status and metrics", show_default="the plan's", rich_help_panel=PEER),
+        typer.Option(
+            help="HOST:PORT of status and metrics", show_default="the plan's; a free port", rich_help_panel=PEER
+        ),
     ] = None,
     bind: Annotated[
-        str | None, typer.Option(help="HOST:PORT to listen on", show_default="the plan's address", rich_help_panel=PEER)
+        str | None,
+        typer.Option(help="HOST:PORT to listen on", show_default="where others reach it", rich_help_panel=PEER),
     ] = None,
     wait_for_neighbours: Annotated[
         str, typer.Option(help="longest wait for them before the clock starts", rich_help_panel=PEER)
     ] = "30s",
 ) -> None:
-    """Run one peer of a plan until its duration is over or it is told to stop.
+    """Run one peer, of a plan or one that joins, until its duration is over or it is told to stop.
 
     SIGTERM drains and exits with 0 in under 8 s. SIGHUP reads certificates and --denied again.
     """
@@ -69,9 +79,9 @@ def run(
     # One thread a peer: many peers share a machine, and sums then have the same order everywhere.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from node.daemon import run_daemon
-    from node.parts import Orders
+    from node.orders import Orders
 
-    orders = Orders(plan, name, data, certs, insecure, denied, state, resume, out, http, bind, wait_s)
+    orders = Orders(name, data, plan, join, address, certs, insecure, denied, state, resume, out, http, bind, wait_s)
     sys.exit(run_daemon(orders, settings))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from algorithms.protocol import Reason
 from node.pace import Pace
 from node.wire.framing import VERSION, Header, Malformed, Terms
 from protos import peer_pb2
@@ -47,6 +48,14 @@ def read_answer(data: bytes, bytes_max: int) -> tuple[int, Pace]:
     """A receipt's code, and what whoever wrote it knows; raises :class:`Malformed` like :func:`read_greeting`."""
     raw = _parse(peer_pb2.Receipt, data, bytes_max)
     return int(raw.code), _unwrap(raw.pace)
+
+
+def reason_of(code: int) -> Reason:
+    """Why something was refused, by the code of an answer that does not accept it."""
+    try:
+        return Reason[peer_pb2.Code.Name(code)]
+    except (KeyError, ValueError):
+        return Reason.MALFORMED  # a newer peer's code that we do not know: no use in trying again
 
 
 def _parse(kind: Any, data: bytes, bytes_max: int) -> Any:

@@ -15,7 +15,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,12 +30,14 @@ from node.guard import Guard
 from node.pace import Agreement, Pace
 from node.wire.bridge import Bridge, Closed, open_bridge
 from node.wire.framing import Malformed, Outgoing, encode
-from node.wire.greeting import greet, greeting_bytes_max, read_answer
+from node.wire.greeting import greet, greeting_bytes_max, read_answer, reason_of
+from node.wire.introduction import Introducer
 from node.wire.limits import Limits
 from node.wire.server import CLAIM, INLINE_BYTES_MAX, SERVICE, Observer, PeerService
 from node.wire.tls import Identity
 from node.wire.transport import Undelivered
 from protos import peer_pb2
+from topology.plan import Plan
 
 REASONS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Reason.TIMEOUT,
@@ -67,6 +69,7 @@ class GrpcTransport:
         limits: Limits,
         bridge: Bridge,
         agreement: Agreement,
+        introducer: Introducer,
     ) -> None:
         self.port = 0
         self._addresses = dict(addresses)
@@ -76,6 +79,7 @@ class GrpcTransport:
         self._limits = limits
         self._bridge = bridge
         self._agreement = agreement
+        self._introducer = introducer
         self._metadata = () if identity else ((CLAIM, name),)
         self._channels: dict[tuple[str, str], Any] = {}  # of grpc.aio.Channel, by name and address
         self._turns = {to: trio.Semaphore(limits.sends_max) for to in addresses}
@@ -150,7 +154,7 @@ class GrpcTransport:
             raise Undelivered(Reason.TIMEOUT)
         code, pace = receipt
         if code != peer_pb2.ACCEPTED:
-            raise Undelivered(_reason(code))
+            raise Undelivered(reason_of(code))
         return pace
 
     async def _encode(self, message: Message, encoding: _Encoding) -> Outgoing:
@@ -187,9 +191,11 @@ class GrpcTransport:
             self._bridge.post(self._agreement.hear, sender, pace)
 
         # The shares of all callers fit in, so that no caller can use up the server with calls within its own.
-        calls_max = 64 + len(self._guard.members) * (self._limits.sends_max + self._limits.other_calls_max)
+        calls_max = 64 + self._guard.callers_max * (self._limits.sends_max + self._limits.other_calls_max)
         server = grpc.aio.server(options=self._limits.server_options(), maximum_concurrent_rpcs=calls_max)
-        service = PeerService(self._guard, self._identity, self._observer, self._limits, take, self._agreement, hear)
+        service = PeerService(
+            self._guard, self._identity, self._observer, self._limits, take, self._agreement, hear, self._introducer
+        )
         await service.attach(server)
         try:
             if self._identity is not None:
@@ -238,21 +244,16 @@ class GrpcTransport:
         address = self._addresses[to]
         key = to, address
         if key not in self._channels:
-            options: list[tuple[str, Any]] = [*self._limits.channel_options()]
-            if self._identity is None:
-                self._channels[key] = grpc.aio.insecure_channel(address, options)
-            else:
-                options.append(("grpc.ssl_target_name_override", to))
-                credentials = self._identity.channel_credentials()
-                self._channels[key] = grpc.aio.secure_channel(address, credentials, options)
+            self._channels[key] = dial(to, address, self._identity, self._limits.channel_options())
         return self._channels[key]
 
 
-def _reason(code: int) -> Reason:
-    try:
-        return Reason[peer_pb2.Code.Name(code)]
-    except (KeyError, ValueError):
-        return Reason.MALFORMED  # a newer peer's code that we do not know: no use in trying again
+def dial(to: str, address: str, identity: Identity | None, options: Iterable[tuple[str, Any]]) -> Any:
+    """In asyncio: a channel to an address; unless it is plaintext, only one behind which ``to`` proves to be."""
+    if identity is None:
+        return grpc.aio.insecure_channel(address, [*options])
+    expected = ("grpc.ssl_target_name_override", to)
+    return grpc.aio.secure_channel(address, identity.channel_credentials(), [*options, expected])
 
 
 @asynccontextmanager
@@ -267,6 +268,7 @@ async def open_grpc(
     limits: Limits = Limits(),
     bridge: Bridge | None = None,
     agreement: Agreement | None = None,
+    plan: Plan | None = None,
 ) -> AsyncIterator[GrpcTransport]:
     """Listen, and be able to reach the neighbours.
 
@@ -290,6 +292,8 @@ async def open_grpc(
         To share one asyncio thread among several peers of one process.
     agreement : Agreement, optional
         What pings and their answers carry; by default this peer knows nothing of the run's pace.
+    plan : Plan, optional
+        Told to whoever wants to join; by default nobody can.
 
     Raises
     ------
@@ -300,7 +304,8 @@ async def open_grpc(
         raise NetworkError(f"the certificate is for {identity.name}, this peer is {name}: give it its own.")
     async with _shared(bridge) as crossing:
         agreed = agreement or Agreement(guard.members)
-        transport = GrpcTransport(name, addresses, guard, identity, observer, limits, crossing, agreed)
+        introducer = Introducer(guard, plan)
+        transport = GrpcTransport(name, addresses, guard, identity, observer, limits, crossing, agreed, introducer)
         server = await crossing.call(transport.listen, bind)
         try:
             yield transport

@@ -37,6 +37,7 @@ from node.guard import STRANGER, Guard
 from node.pace import Agreement, Pace
 from node.wire.framing import Header, Incoming, Malformed, open_header
 from node.wire.greeting import answer, greeting_bytes_max, read_greeting
+from node.wire.introduction import Introducer
 from node.wire.limits import Limits
 from node.wire.tls import Identity
 
@@ -82,11 +83,13 @@ class PeerService:
     limits : Limits
         How long a call may take.
     take : callable
-        ``take(sender, message, size_bytes)`` puts a message into the inbox; whoever takes it out releases its room.
+        ``take(sender, message, room)`` puts a message into the inbox; whoever takes it out releases its room.
     agreement : Agreement
         What callers are told of the run's pace.
     hear : callable
         ``hear(sender, pace)`` takes in what a caller knows of it.
+    introducer : Introducer
+        Answers those who want to join.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class PeerService:
         take: Callable[[str, Message, int], None],
         agreement: Agreement,
         hear: Callable[[str, Pace], None],
+        introducer: Introducer,
     ) -> None:
         self._guard = guard
         self._identity = identity
@@ -106,6 +110,7 @@ class PeerService:
         self._take = take
         self._agreement = agreement
         self._hear = hear
+        self._introducer = introducer
         self._other_calls: Counter[str] = Counter()
 
     async def attach(self, server: grpc.aio.Server) -> None:
@@ -117,6 +122,8 @@ class PeerService:
         names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionServicer(names), standard)
         methods = {name: self._counted(handler) for name, handler in standard.methods.items()}
+        introduce = grpc.unary_unary_rpc_method_handler(self.introduce, bytes)
+        methods[f"/{SERVICE}/Introduce"] = self._counted(introduce)
         methods[f"/{SERVICE}/Deliver"] = grpc.stream_unary_rpc_method_handler(self.deliver)
         methods[f"/{SERVICE}/Ping"] = grpc.stream_unary_rpc_method_handler(self.ping)
         server.add_generic_rpc_handlers((_Router(methods),))
@@ -162,24 +169,28 @@ class PeerService:
             self._hear(caller, pace)
             return answer("ACCEPTED", self._agreement.known)
 
+    async def introduce(self, request: bytes, context: Any) -> bytes:
+        """Tell a caller that wants to join what run this is."""
+        return self._introducer.answer(self._caller(context), request)
+
     async def _message(self, sender: str, context: Any) -> Reason | None:
         with Deadline(self._limits.wait_s()) as deadline:
             header = open_header(await _first(context))
-            size_bytes = header.size_bytes
-            reason = self._guard.admit(sender, header) or self._guard.reserve(sender, size_bytes)
+            room = header.memory_bytes
+            reason = self._guard.admit(sender, header) or self._guard.reserve(sender, room)
             if reason is not None:
                 return reason
             handed_over = False
             try:
-                deadline.extend(self._limits.wait_s(size_bytes))
+                deadline.extend(self._limits.wait_s(header.following_bytes))
                 message, reason = await self._body(sender, header, context)
                 if reason is None:
-                    self._take(sender, message, size_bytes)
+                    self._take(sender, message, room)
                     handed_over = True
-                    self._observer.received(sender, header.kind, size_bytes)
+                    self._observer.received(sender, header.kind, header.size_bytes)
             finally:
                 if not handed_over:
-                    self._guard.release(sender, size_bytes)
+                    self._guard.release(sender, room)
             return reason
 
     async def _body(self, sender: str, header: Header, context: Any) -> tuple[Message, Reason | None]:
@@ -192,7 +203,7 @@ class PeerService:
             message = incoming.finish()
             return message, self._guard.check(sender, message)
 
-        if header.size_bytes <= INLINE_BYTES_MAX:
+        if header.memory_bytes <= INLINE_BYTES_MAX:
             return judge()
         return await asyncio.get_running_loop().run_in_executor(None, judge)
 

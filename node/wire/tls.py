@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -127,6 +128,16 @@ class Identity:
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """For a client; fixed once made, so that a channel must be made anew after :meth:`reload`."""
         return grpc.ssl_channel_credentials(self.papers.authority, self.papers.key, self.papers.certificate)
+
+    def context(self) -> ssl.SSLContext:
+        """For a client of Python's own TLS that lets in whomever the authority has signed, and reads who that is."""
+        key, certificate, *_ = self._files
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(cadata=self.papers.authority.decode("ascii", "ignore"))
+        context.load_cert_chain(certificate, key)
+        context.set_alpn_protocols(["h2"])
+        return context
 
 
 def _configuration(papers: Papers) -> grpc.ServerCertificateConfiguration:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from node.wire.grpc import GrpcTransport, open_grpc
 from node.wire.limits import Limits
 from node.wire.tls import Identity
 from protos import peer_pb2
+from topology.plan import Plan
 
 KINDS = {"offer": Kind("owner", ("model",), ("lost",)), "reply": Kind("peer", ("change",)), "hello": Kind("neighbour")}
 
@@ -125,6 +126,8 @@ class Wires:
         denied: Path | None = None,
         run: str = "r",
         knows: Pace = Pace(),
+        plan: Plan | None = None,
+        kinds: Mapping[str, Kind] = KINDS,
         **guard_changes: Any,
     ) -> AsyncIterator[Peer]:
         counts = Counts()
@@ -134,7 +137,7 @@ class Wires:
             name,
             dict.fromkeys(others, owned),
             {"a", "b", "c"},
-            KINDS,
+            kinds,
             run=run,
             plan_digest="p",
             layout=layout,
@@ -152,6 +155,7 @@ class Wires:
             limits=limits,
             bridge=bridge,
             agreement=agreement,
+            plan=plan,
         ) as transport:
             yield Peer(transport, guard, counts, bridge, identity, size, agreement)
 

@@ -84,7 +84,7 @@ async def test_a_stranger_is_refused_before_its_greeting_is_there(wires):
 
         with trio.fail_after(20):
             assert await b.bridge.call(say_nothing) == peer_pb2.NOT_MY_NEIGHBOUR
-        assert b.counts.refused_all == [("stranger", Reason.NOT_MY_NEIGHBOUR)]
+        assert b.counts.refused_all == [("a stranger", Reason.NOT_MY_NEIGHBOUR)]
 
 
 async def test_an_answer_that_cannot_be_true_is_malformed(wires):

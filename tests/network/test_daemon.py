@@ -17,7 +17,7 @@ from node.cli.status import read_status
 from node.config import RunConfig
 from node.daemon import run_daemon
 from node.errors import ConfigError, NetworkError, StorageError, TaskError
-from node.parts import Orders
+from node.orders import Orders
 from node.shards import prepare
 from node.tasks import load_task
 from node.testbed.processes import Processes
@@ -45,9 +45,8 @@ def home(tmp_path_factory):
 @pytest.fixture
 def orders(home, tmp_path):
     folder, _ = home
-    return Orders(
-        folder / "plan.json", "n0", folder / "data", folder / "certs/n0", state=tmp_path / "state", wait_s=0.1
-    )
+    files = {"plan": folder / "plan.json", "certs": folder / "certs/n0", "state": tmp_path / "state"}
+    return Orders("n0", folder / "data", **files, wait_s=0.1)
 
 
 CONFIG = RunConfig(options=OPTIONS, steps=2, time_unit="10ms")
