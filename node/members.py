@@ -98,7 +98,7 @@ class Member:
     patience : Patience
         How long its answers may take.
     hurry : trio.Event
-        Set to ping a neighbour at once.
+        Set to ping it at once.
     """
 
     state: State
@@ -170,7 +170,8 @@ class Members:
     def part(self, name: str) -> None:
         """Watch an acquaintance no more; neighbours are watched for ever."""
         if name in self._members and name not in self._neighbours:
-            self._members.pop(name).state = "gone"  # ends what is under way with it
+            one = self._members.pop(name)
+            one.state, one.hurry = "gone", trio.Event()  # ends what is under way with it
             self._round = [each for each in self._round if each != name]
 
     async def run(self) -> None:
@@ -257,9 +258,11 @@ class Members:
             self._nursery.start_soon(self._call_on, name, one)
 
     async def _call_on(self, name: str, one: Member) -> None:
-        """An acquaintance, once."""
-        await self._visit(name, one)
-        await trio.sleep(RETRY_FIRST_S)
+        """An acquaintance, once, and again if a message to it has failed since."""
+        while one.hurry.is_set():
+            one.hurry = trio.Event()
+            await self._visit(name, one)
+            await trio.sleep(RETRY_FIRST_S)
         one.visited = False
 
     # --------------------------------------------------------------------------------------------- pings
@@ -282,13 +285,14 @@ class Members:
 
     async def _doubt(self, name: str, one: Member, reason: Reason) -> None:
         """Ping a suspect without waiting for answers, until anything is heard of it or its time is over."""
-        since_s = self.health.awake_s()
+        sent = 0
         async with trio.open_nursery() as pings:
             while one.state == "suspect":
                 pings.start_soon(self._ping, name, one)
+                sent += 1
                 await trio.sleep(SUSPICION_S * self.health.factor / SUSPICION_PINGS)
-                lasted_s, steady_s = self.health.awake_s() - since_s, self.health.steady_s()
-                if lasted_s >= SUSPICION_S * self.health.factor and steady_s >= SUSPICION_S:
+                long_enough = sent >= SUSPICION_PINGS and self.health.steady_s() >= SUSPICION_S
+                if long_enough and one.state == "suspect":
                     self._lose(name, one, reason)
             pings.cancel_scope.cancel()
 

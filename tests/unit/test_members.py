@@ -163,7 +163,7 @@ async def test_any_sign_of_life_clears_a_suspicion(autojump_clock, line, members
     line.reason = Reason.TIMEOUT
     while members.states()["n1"] == "alive":
         await trio.sleep(0.01)
-    await trio.sleep(1.8)
+    await trio.sleep(1.7)
     assert members.states()["n1"] == "suspect"
     line.reason = Reason.BUSY if how == "busy" else None if how == "answer" else Reason.TIMEOUT
     if how == "message":
