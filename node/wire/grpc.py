@@ -95,13 +95,13 @@ class GrpcTransport:
         encoding.sends += 1
         try:
             outgoing = await self._encode(message, encoding)
-            size_bytes = outgoing.header.size_bytes
-            await self._ask(to, self._limits.wait_s(size_bytes), self._deliver, outgoing, self._turns[to])
+            wait_s = self._limits.wait_s(outgoing.header.following_bytes)
+            await self._ask(to, wait_s, self._deliver, outgoing, self._turns[to])
         finally:
             encoding.sends -= 1
             if not encoding.sends:
                 del self._under_way[id(message)]
-        self._observer.sent(to, message.kind, size_bytes, trio.current_time() - start)
+        self._observer.sent(to, message.kind, outgoing.header.size_bytes, trio.current_time() - start)
 
     async def ping(self, to: str, wait_s: float | None = None) -> None:
         """Ask whether a neighbour is there and in the same run; raises like :meth:`send`.
@@ -122,8 +122,8 @@ class GrpcTransport:
 
     async def receive(self) -> AsyncIterator[tuple[str, Message]]:
         """Messages as they come in, each with its proven sender."""
-        async for sender, message, size_bytes in self._inbox:
-            self._guard.release(sender, size_bytes)
+        async for sender, message, room in self._inbox:
+            self._guard.release(sender, room)
             yield sender, message
             del message  # or it would stay in memory until the next one comes
 
@@ -168,12 +168,12 @@ class GrpcTransport:
                 encoding.outgoing = await trio.to_thread.run_sync(encode, message, terms)
         return encoding.outgoing
 
-    def put(self, sender: str, message: Message, size_bytes: int) -> None:
+    def put(self, sender: str, message: Message, room: int) -> None:
         """Put a message into the inbox; a peer that has stopped taking them out has lost it, like any network."""
         try:
-            self._put.send_nowait((sender, message, size_bytes))
+            self._put.send_nowait((sender, message, room))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._guard.release(sender, size_bytes)
+            self._guard.release(sender, room)
 
     def shut(self) -> None:
         """End :meth:`receive` once the inbox is empty."""
@@ -184,8 +184,8 @@ class GrpcTransport:
     async def listen(self, bind: str) -> grpc.aio.Server:
         """Start serving; the bound port is :attr:`port`."""
 
-        def take(sender: str, message: Message, size_bytes: int) -> None:
-            self._bridge.post(self.put, sender, message, size_bytes)
+        def take(sender: str, message: Message, room: int) -> None:
+            self._bridge.post(self.put, sender, message, room)
 
         def hear(sender: str, pace: Pace) -> None:
             self._bridge.post(self._agreement.hear, sender, pace)

@@ -49,6 +49,7 @@ HEADERS = {
     "another-vector": ({"vectors": ["models"]}, Reason.MALFORMED),
     "half-a-count": ({"numbers": {"lost": 0.5}}, Reason.MALFORMED),
     "nan-count": ({"numbers": {"lost": math.nan}}, Reason.MALFORMED),
+    "a-view": ({"view_bytes": 9}, Reason.MALFORMED),  # offers have none
     "another-number": ({"number": 2}, Reason.MALFORMED),  # caught by the checksum
 }
 
@@ -66,6 +67,7 @@ BODIES = {
     "no-body": lambda frames: frames[:1],
     "extra-bytes": lambda frames: [*frames, frames[-1]],
     "another-header": lambda frames: [frames[0], *frames],
+    "a-view": lambda frames: [frames[0], peer_pb2.Frame(view=b"\x0a\x03\x0a\x01a").SerializeToString(), *frames[1:]],
     "body-first": lambda frames: frames[1:],
     "nothing": lambda frames: [],
     "an-empty-frame": lambda frames: [frames[0], b"", *frames[1:]],
