@@ -8,6 +8,7 @@ from algorithms.dpsgd import Dpsgd
 from algorithms.fedavg import Fedavg, Fedsam
 from algorithms.gossip import Gossip
 from algorithms.gossip_learning import GossipLearning
+from algorithms.modest import Modest
 from algorithms.protocol import Algorithm
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -21,4 +22,5 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "fedavg": Fedavg,
     "fedsam": Fedsam,
     "gossip-learning": GossipLearning,
+    "modest": Modest,
 }
