@@ -42,7 +42,7 @@ def _panels(run: Figures) -> list[tuple[Panel, float]]:
         chosen.append((_draw_accuracy, 1.0 if converges else 1.5))
     if not converges:
         chosen.append((_draw_loss, 1.0))
-    return [*chosen, (_draw_exchanges, 0.8)]
+    return [*chosen, (_draw_rounds if run.peers else _draw_exchanges, 0.8)]
 
 
 def _time_label(run: Figures) -> str:
@@ -80,7 +80,8 @@ def _draw_accuracy(axes: Any, run: Figures, colours: Sequence[str]) -> None:
     if values.size:
         axes.fill_between(grid, values.min(0), values.max(0), color=colours[0], alpha=0.2, linewidth=0)
         axes.plot(grid, values.mean(0), color=colours[0])
-        labels.append((values.mean(0)[-1], "local, mean\n(band: worst to best)", colours[0]))
+        text = "newest model" if run.peers else "local, mean\n(band: worst to best)"
+        labels.append((values.mean(0)[-1], text, colours[0]))
     if run.merged_accuracy is not None:
         axes.axhline(100 * run.merged_accuracy, color=colours[1], linestyle=BROKEN, linewidth=1.4)
         labels.append((100 * run.merged_accuracy, f"merged {run.merged_accuracy:.1%}", colours[1]))
@@ -121,6 +122,13 @@ def _draw_exchanges(axes: Any, run: Figures, colours: Sequence[str]) -> None:
     label_ends(axes, labels)
 
 
+def _draw_rounds(axes: Any, run: Figures, colours: Sequence[str]) -> None:
+    middles, pace = growth(run.lines, "rounds", run.clock)
+    axes.plot(middles, pace, color=colours[3])
+    axes.set_ylabel("rounds (1/unit)" if run.clock == "units" else "rounds (1/s)")
+    axes.set_ylim(0, 1.3 * max([*pace, 1e-9]))
+
+
 def _means(run: Figures, key: str, grid: Array) -> Array:
     return on_grid(run.lines, key, grid, run.clock).mean(0) if run.lines else np.zeros(len(grid))
 
@@ -129,11 +137,12 @@ def _means(run: Figures, key: str, grid: Array) -> Array:
 
 
 class Cost(NamedTuple):
-    """What runs are held against: a figure of the reports, and how it is brought to one curve."""
+    """What runs are held against: a figure of the reports, how it is brought to one curve, and if it is of one peer."""
 
     key: str
     label: str
     read: Callable[[Array], Array]
+    each: bool = False
 
 
 class Terms(NamedTuple):
@@ -157,8 +166,8 @@ def _sum(values: Array) -> Array:
 
 COSTS = (
     Cost("rounds", "rounds of a peer", _mean),
-    Cost("samples", "samples seen by a peer", _mean),
-    Cost("bytes_sent", "sent by a peer (MB)", lambda values: values.mean(0) / 1e6),
+    Cost("samples", "samples seen by a peer", _mean, each=True),
+    Cost("bytes_sent", "sent by a peer (MB)", lambda values: values.mean(0) / 1e6, each=True),
 )
 WHOLE_COSTS = (
     Cost("units", "time (units)", lambda values: values.max(0)),
@@ -166,6 +175,7 @@ WHOLE_COSTS = (
     Cost("exchanges", "exchanges of all peers", _sum),
 )
 SCORE_KEY = "lines: mean of the peers' own models    ◆ their merged model    dotted: nothing is sent"
+NEWEST_KEY = "    where few work at a time: their newest model"
 DISTANCE_KEY = "root mean square over the peers, as a part of that at the start    dotted: nothing is sent"
 EQUAL = "The same work, the same traffic"
 TERMS = (
@@ -198,7 +208,8 @@ def draw_comparison(runs: Sequence[Figures], path: Path, *, dark: bool = False) 
             axes.locator_params(axis="x", nbins=5)
         set_title(figure, terms.title)
         columns = min(len(runs), 3)
-        legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns, title=terms.key)
+        key = terms.key + NEWEST_KEY * any(run.peers for run in runs)
+        legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns, title=key)
         legend.set_alignment("left")
 
 
@@ -218,7 +229,10 @@ def _compare(parts: Sequence[Any], run: Figures, terms: Terms, colour: str, dash
         values = mean_distance(run.lines, grid)
     else:
         values = terms.factor * _means(run, terms.figure, grid)
-    costs = [cost.read(on_grid(run.lines, cost.key, grid, run.clock)) for cost in terms.costs]
+    costs = [
+        cost.read(on_grid(run.lines, cost.key, grid, run.clock)) / (run.peers or 1 if cost.each else 1)
+        for cost in terms.costs
+    ]
     silent = len(grid) > 0 and not costs[-1][-1] > 0
     lines = [
         axes.plot(cost, values, color=colour, linestyle=dash, label=run.label)[0]

@@ -52,6 +52,8 @@ class Figures:
         Seconds of one plan unit.
     bound : float or None
         The rate, 1/units, at which theory has the distance to the optimum fall at least.
+    peers : int or None
+        Where its reports are those of the newest model instead of a peer's: whose work and traffic they sum up.
     """
 
     label: str
@@ -61,6 +63,7 @@ class Figures:
     rate_asked: float | None = None
     unit_s: float | None = None
     bound: float | None = None
+    peers: int | None = None
 
     def measured(self, key: str) -> bool:
         """Whether any peer has reported a figure."""

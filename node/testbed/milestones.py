@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from statistics import median
 from typing import Any
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -20,18 +21,48 @@ WORK = ("gradients", "samples", "exchanges")
 """What it took to get so far."""
 
 
-def newest_over_time(lines: Lines, key: str) -> Iterator[tuple[float, list[Mapping[str, Any]]]]:
+def newest_over_time(lines: Lines, key: str, *, wait: bool = True) -> Iterator[tuple[float, list[Mapping[str, Any]]]]:
     """The newest report of every peer that holds a figure ``key``, at each moment, in seconds, at which one came in.
 
-    Yields nothing before all peers have reported one.
+    Yields nothing before all peers have reported one, unless told not to wait for them.
     """
     newest: dict[str, Mapping[str, Any]] = {}
     reports = [(line["seconds"], name, line) for name, peer in lines.items() for line in peer]
     reports = sorted((report for report in reports if report[2].get(key) is not None), key=lambda r: r[:2])
     for seconds, together in groupby(reports, key=lambda report: report[0]):
         newest |= {name: line for _, name, line in together}
-        if len(newest) == len(lines):
+        if len(newest) == len(lines) or not wait:
             yield seconds, list(newest.values())
+
+
+def newest_model(lines: Lines) -> list[dict[str, Any]]:
+    """How the newest model of a run does, at each moment at which a report came in, as if one peer had reported it all.
+
+    Where only a sample of the peers works at a time, most hold old models. The newest is that of the highest round: its
+    figures are means over the peers that hold it. Work and traffic are the sums over all peers.
+    """
+    course: list[dict[str, Any]] = []
+    for seconds, latest in newest_over_time(lines, "rounds", wait=False):
+        rounds = rounds_done(latest)
+        holders = [line for line in latest if line["rounds"] == rounds]
+        distances = [line["distance"] for line in holders if line.get("distance") is not None]
+        course.append(
+            {
+                "seconds": seconds,
+                "units": max(line["units"] for line in latest),
+                "rounds": rounds,
+                "accuracy": _mean(holders, "accuracy"),
+                "test_loss": _mean(holders, "test_loss"),
+                "distance": root_mean_square(distances) if distances else None,
+                **{key: total(latest, key) for key in (*WORK, "bytes_sent", "view_bytes_sent")},
+            }
+        )
+    return course
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    known = [line[key] for line in lines if line.get(key) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def to_accuracy(lines: Lines) -> dict[str, dict[str, float | None]]:
@@ -88,6 +119,12 @@ def rounds_done(lines: Sequence[Mapping[str, Any]]) -> float | None:
 def root_mean_square(values: Sequence[float]) -> float:
     """√(mean of the squares)."""
     return math.hypot(*values) / math.sqrt(len(values))
+
+
+def spread_of_load(lines: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    """Min, median and max of a counter, by one report of each peer."""
+    values = [line.get(key) or 0 for line in lines]
+    return {"min": min(values), "median": median(values), "max": max(values)}
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -41,7 +41,11 @@ PEER_COLUMNS: Mapping[str, str] = {
     "partial_merges": "partial merges",
     "messages_sent": "messages sent",
     "bytes_sent": "bytes sent",
+    "view_bytes_sent": "bytes of views sent",
+    "refused": "messages refused",
 }
+RARE = ("view_bytes_sent", "refused")
+"""Columns that are not there where all is 0."""
 PEERS_MAX = 200
 """Peers whose last reports are shown one by one."""
 EDGES_MAX = 50
@@ -101,10 +105,14 @@ def _row(cell: str, values: Iterable[str]) -> str:
 
 def _peers(run: Run) -> str:
     last = {name: lines[-1] for name, lines in sorted(run.lines.items(), key=_in_order) if lines}
-    columns = [key for key in PEER_COLUMNS if any(line.get(key) is not None for line in last.values())]
+    columns = [key for key in PEER_COLUMNS if any(_worth_showing(key, line) for line in last.values())]
     rows = [[name, *(_figure(line.get(key)) for key in columns)] for name, line in list(last.items())[:PEERS_MAX]]
     more = f'<p class="soft">and {len(last) - PEERS_MAX} more</p>' if len(last) > PEERS_MAX else ""
     return _table([["peer", *(PEER_COLUMNS[key] for key in columns)], *rows]) + more
+
+
+def _worth_showing(key: str, line: Mapping[str, Any]) -> bool:
+    return bool(line.get(key)) if key in RARE else line.get(key) is not None
 
 
 def _edges(run: Run) -> str:

@@ -23,15 +23,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 
+from algorithms import ALGORITHMS
 from algorithms.layout import Layout
 from algorithms.merging.mean import mean
 from algorithms.protocol import Algorithm, Vector
 from node.errors import StorageError
 from node.keeping_up import EXPECTED_MIN
+from node.place import is_open
 from node.testbed.milestones import (
+    Lines,
+    newest_model,
     root_mean_square,
     rounds_done,
     spread,
+    spread_of_load,
     start_distance,
     to_accuracy,
     to_distance,
@@ -40,7 +45,9 @@ from node.testbed.milestones import (
 from node.testbed.rates import edge_rates, sum_rates
 
 VERSION = 1
-TOTALS = ("gradients", "samples", "exchanges", "messages_sent", "bytes_sent", "lost_exchanges")
+TOTALS = ("gradients", "samples", "exchanges", "messages_sent", "bytes_sent", "view_bytes_sent", "lost_exchanges")
+LOAD = ("gradients", "bytes_sent")
+"""What peers may have to do unequally much of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +235,12 @@ def summarise(
     last = [peer[-1] for peer in lines.values() if peer]
     judged = [line for line in last if line.get("exchanges", 0) >= EXPECTED_MIN]
     times = [line["exchange_p99_units"] for line in judged if line.get("exchange_p99_units") is not None]
-    ended = {name: peer for name, peer in lines.items() if name in states}
+    ended: Lines = {name: peer for name, peer in lines.items() if name in states}
+    rule = ALGORITHMS.get(str(facts.get("algorithm")))
+    if sampled := rule is not None and is_open(rule):
+        ended = {"newest": newest_model(lines)}
+    lost = facts.get("lost_peers", ())
+    there = {name: peer[-1] for name, peer in lines.items() if peer and name in states and name not in lost}
     summary = {
         "version": VERSION,
         **facts,
@@ -237,6 +249,8 @@ def summarise(
         "local_accuracy": spread(accuracies),
         "merged_accuracy": merged_accuracy,
         "averaged_accuracy": merged_accuracy,
+        "newest": newest_held(states, there, evaluate) if sampled else None,
+        "load": {key: spread_of_load(last, key) for key in LOAD} if sampled else None,
         "local_loss": spread(losses),
         "merged_loss": merged_loss,
         "consensus_distance": consensus_distance(states),
@@ -251,6 +265,19 @@ def summarise(
     summary = _plain(summary)
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary
+
+
+def newest_held(
+    states: Mapping[str, State], last: Mapping[str, Mapping[str, Any]], evaluate: Evaluate
+) -> dict[str, float] | None:
+    """How the final models of the highest round do, by each peer's last report; None where there are no rounds."""
+    rounds = rounds_done(list(last.values()))
+    holders = [name for name, line in last.items() if line.get("rounds") == rounds]
+    if rounds is None:
+        return None
+    losses, accuracies = zip(*(evaluate(states[name].model) for name in holders), strict=True)
+    means = {"accuracy": sum(accuracies) / len(holders), "loss": sum(losses) / len(holders)}
+    return {"round": rounds, **means, "peers": len(holders)}
 
 
 def relative_distance(states: Mapping[str, State], optimum: Vector, start: float | None) -> float | None:

@@ -50,6 +50,10 @@ ROWS: Mapping[str, Read] = {
     "exchange time, p99": lambda summary: _units(summary.get("exchange_p99_units")),
     "χ1·χ2": lambda summary: _chis(summary),
     "sent": lambda summary: size(summary["bytes_sent"]),
+    "views sent": lambda summary: size(summary.get("view_bytes_sent") or None),
+    "sent by a median peer": lambda summary: _load("bytes_sent", size, summary),
+    "steps of a median peer": lambda summary: _load("gradients", _count, summary),
+    "newest model": lambda summary: _newest(summary.get("newest")),
     "local accuracy": lambda summary: spread(summary["local_accuracy"]),
     "merged accuracy": lambda summary: percent(summary["merged_accuracy"]),
     "distance to optimum": lambda summary: short(summary.get("distance")),
@@ -246,6 +250,19 @@ def _chis(summary: Mapping[str, Any]) -> str:
     if not rates or math.isinf(tempo_of(str(summary["algorithm"])).chi1_chi2_max):
         return NONE
     return f"{rates['chi1_chi2_asked']:.3g} → {short(rates['chi1_chi2_achieved'])}"
+
+
+def _newest(newest: Mapping[str, float] | None) -> str:
+    """How good it is, how new, and how many hold it."""
+    if not newest:
+        return NONE
+    return f"{percent(newest['accuracy'])}, of round {_count(newest['round'])}, {_count(newest['peers'])} peers"
+
+
+def _load(key: str, show: Callable[[float | None], str], summary: Mapping[str, Any]) -> str:
+    """What was asked of the median peer, and of who had to do the least and the most."""
+    load = (summary.get("load") or {}).get(key)
+    return f"{show(load['median'])} ({show(load['min'])} to {show(load['max'])})" if load else NONE
 
 
 def _units(value: float | None, digits: int = 2) -> str:

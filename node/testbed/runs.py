@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from node.errors import ConfigError, StorageError
 from node.testbed.curves import Figures, guaranteed_rate
+from node.testbed.milestones import newest_model
 from node.testbed.rates import EdgeRate, asked_rates, edge_rates, remarks, say_unstable
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ class Run:
         asked = sum(edge.asked for edge in self.edges) or None
         virtual = self.summary["transport"] == "virtual"
         merged = self.summary["merged_accuracy"]
-        return Figures(label or self.title, self.lines, merged, virtual, asked, self._unit_s, self._guaranteed_rate())
+        told = Figures(label or self.title, self.lines, merged, virtual, asked, self._unit_s, self._guaranteed_rate())
+        if not self.summary.get("newest"):
+            return told
+        return replace(told, lines={"newest": newest_model(self.lines)}, peers=len(self.lines))
 
     @property
     def edges(self) -> list[EdgeRate]:
