@@ -190,8 +190,7 @@ class Modest:
         self._at, self._givers, self._expected = x, givers, expected
         if number >= self.held:
             self.x, self.held = x, number
-        factor = self._decay ** (number - 1)
-        job = Train("round", x.clone(), self._local_steps, lr_factor=factor, fresh=True)
+        job = Train("round", x.clone(), self._local_steps, lr_factor=self._decay ** (number - 1), fresh=True)
         return [*self._relay.drop("trained", now), Cancel("round"), Save(), job]
 
     def _finish_training(self, event: Trained, now: float) -> list[Effect]:
@@ -281,9 +280,8 @@ class Modest:
         """The last mean of the run: the first of its aggregators spreads it, the next if it does not, and so on."""
         order = self.members.candidates(number)
         rank = order.index(self._name) if self._name in order else len(order)
-        return self._close(number, self.x) + (
-            [Timer("spread", rank * self._relay.patience)] if rank else self._spread()
-        )
+        spread = [Timer("spread", rank * self._relay.patience)] if rank else self._spread()
+        return [*self._close(number, self.x), *spread]
 
     def _close(self, number: int, x: Vector) -> list[Effect]:
         """The run has had its last round; stay a while for those who have missed its model."""
@@ -291,14 +289,12 @@ class Modest:
             return []
         self.x, self.held = x, number
         self._over, self._training, self._average = True, False, None
-        timers = [Cancel(name) for name in ("round", "average", "join", "look")]
-        return [*timers, Save(), Timer("linger", self._limits.linger)]
+        return [*map(Cancel, ("round", "average", "join", "look")), Save(), Timer("linger", self._limits.linger)]
 
     def _spread(self) -> list[Effect]:
         """Send the last model to all."""
-        to = self.members.others(len(self.members.view))
         message = Message("aggregated", self.held, {"x": self._codec.round(self.x)}, {"expected": 0})
-        return self._relay.spread(message, to)
+        return self._relay.spread(message, self.members.others(len(self.members.view)))
 
     def _leave(self, event: Finish, now: float) -> list[Effect]:
         """What is under way is finished and handed on."""
@@ -308,6 +304,10 @@ class Modest:
     def _end(self) -> list[Effect]:
         self._done = True
         return [Done(self.x.clone())]
+
+    def plausible(self, message: Message) -> bool:
+        """Whether what a message says of rounds and members can be true."""
+        return self.members.plausible(message)
 
     def model(self, now: float) -> Vector:
         """The newest common model that the peer has had."""
