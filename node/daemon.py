@@ -163,7 +163,6 @@ class Daemon:
         late = await self._too_late(agreement.settled.wait, wait_s)
         if late and not agreement.settled.is_set():  # a wait for 0 s ends before it sees that all is settled
             missing = self._parts.contact or ", ".join(agreement.missing())
-            missing = ", ".join(agreement.missing())
             raise NetworkError(
                 f"the unit of time can't be agreed on, nothing was heard of {missing} within {wait_s:g}s: start all "
                 "peers, write a longer --wait-for-neighbours, or --time-unit 50ms instead of auto."
