@@ -23,88 +23,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 
 from algorithms.layout import Layout
-from algorithms.view import Standing
-
-Vector: TypeAlias = torch.Tensor
-"""A flat model: shape ``(d,)``, contiguous, without gradient, of the run's dtype."""
-
-
-# ---------------------------------------------------------------------------------------- messages
-
-
-@dataclass(slots=True)
-class Message:
-    """What travels between two peers: a kind, a number, named vectors and numbers, and what is known of members.
-
-    There is nothing in it that would need an object deserialiser.
-    """
-
-    kind: str
-    number: int = 0
-    vectors: Mapping[str, Vector] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    view: Mapping[str, Standing] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a message of this kind may be; all that the guard knows of an algorithm.
-
-    Parameters
-    ----------
-    sender : {"owner", "peer", "neighbour", "member"}
-        Who may send it: the owner of the edge, the other end of an edge that the receiver owns, either
-        end, or any member of the run.
-    vectors : tuple of str
-        The names of its vectors, each exactly d long; all of them must be there.
-    counts : tuple of str
-        The names of its numbers that are whole and not negative.
-    reals : tuple of str
-        The names of its finite real numbers.
-    view : bool
-        Whether it may say something of members.
-    """
-
-    sender: str
-    vectors: tuple[str, ...] = ()
-    counts: tuple[str, ...] = ()
-    reals: tuple[str, ...] = ()
-    view: bool = False
-
-
-COUNT_MAX = 2**53
-"""Whole numbers on the wire stay below this: they travel as doubles."""
-
-
-class Reason(str, Enum):
-    """Why a message was not delivered. The first group comes from the receiver, the second from the network."""
-
-    BUSY = "busy"
-    STALE = "stale"
-    WRONG_VERSION = "wrong_version"
-    WRONG_RUN = "wrong_run"
-    WRONG_LAYOUT = "wrong_layout"
-    NOT_MY_NEIGHBOUR = "not_my_neighbour"
-    MALFORMED = "malformed"
-    NOT_FINITE = "not_finite"
-    TOO_LARGE = "too_large"
-    IMPLAUSIBLE = "implausible"
-
-    UNREACHABLE = "unreachable"
-    TIMEOUT = "timeout"
-
-    @property
-    def transient(self) -> bool:
-        """Whether sending the same again later can help."""
-        return self in (Reason.BUSY, Reason.UNREACHABLE, Reason.TIMEOUT)
-
+from algorithms.message import COUNT_MAX as COUNT_MAX
+from algorithms.message import Kind as Kind
+from algorithms.message import Message as Message
+from algorithms.message import Reason as Reason
+from algorithms.message import Vector as Vector
 
 # ------------------------------------------------------------------------------------------ events
 
@@ -186,7 +115,18 @@ class PeerDown:
 
 @dataclass(slots=True)
 class Finish:
-    """The run is over: settle what is open, then answer :class:`Done`."""
+    """The run is over: settle what is open, then answer :class:`Done`.
+
+    Parameters
+    ----------
+    merge : bool
+        Whether the peer takes part in a final merge of all models, where there is one; if not, it only leaves.
+    lead : bool
+        Whether it begins the merge at once, and ends the run of all others with it.
+    """
+
+    merge: bool = True
+    lead: bool = False
 
 
 Event: TypeAlias = Start | Tick | Trained | Gradient | Arrival | Delivered | Undelivered | PeerUp | PeerDown | Finish
