@@ -186,6 +186,36 @@ def test_rounds_are_a_part_of_their_own_without_the_runs_that_have_none(drawn: l
     assert [axes.get_xlabel() for axes in drawn[1].axes] == ["samples seen by a peer", "sent by a peer (MB)"]
 
 
+def test_an_open_run_shows_its_newest_model_and_its_rounds(drawn: list[Figure]) -> None:
+    course = [{"seconds": s, "accuracy": s / 10, "test_loss": 1.0, "rounds": 3 * s} for s in range(9)]
+    charts.draw_run(Figures("run", {"newest": course}, 0.5, peers=4), Path("unused"))
+    accuracy, loss, rounds = drawn[0].axes
+    (line, merged), (pace,) = accuracy.get_lines(), rounds.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), 10 * np.asarray(line.get_xdata()))
+    assert set(merged.get_ydata()) == {50.0}
+    assert {text.get_text() for text in accuracy.texts} == {"newest model", "merged 50.0%"}
+    assert [text.get_text() for text in loss.texts] == ["on the test data"]
+    assert rounds.get_ylabel() == "rounds (1/s)"
+    assert list(pace.get_ydata()) == pytest.approx([3.0] * len(pace.get_xdata()))
+
+
+def test_an_open_run_is_compared_by_what_a_peer_of_it_has_done(drawn: list[Figure]) -> None:
+    whole = [
+        {"seconds": s, "accuracy": 0.1 * s, "rounds": 3 * s, "samples": 800 * s, "bytes_sent": 8e6 * s}
+        for s in range(5)
+    ]
+    plain = {name: [line | {"samples": 0.5 * line["samples"]} for line in whole] for name in "ab"}
+    both = [Figures("open", {"newest": whole}, 0.5, peers=4), Figures("all", plain, 0.5)]
+    charts.draw_comparison(both, Path("unused"))
+    ends = [{line.get_label(): line.get_xdata()[-1] for line in axes.get_lines()} for axes in drawn[0].axes]
+    assert [end["open"] for end in ends] == pytest.approx([12, 800, 8])
+    assert [end["all"] for end in ends] == pytest.approx([12, 1600, 32])
+    legend = drawn[0].legends[0].get_title().get_text()
+    charts.draw_comparison(both[1:], Path("unused"))
+    assert legend.endswith("where few work at a time: their newest model")
+    assert legend.startswith(drawn[1].legends[0].get_title().get_text() + " ")
+
+
 @pytest.mark.parametrize(("accuracy", "label"), [(0.5, "test accuracy"), (None, "test loss")])
 def test_runs_of_which_one_has_no_optimum_are_compared_by_their_scores(
     drawn: list[Figure], accuracy: float | None, label: str

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from node.testbed.milestones import (
+    newest_model,
     newest_over_time,
     root_mean_square,
     rounds_done,
     spread,
+    spread_of_load,
     start_distance,
     to_accuracy,
     to_distance,
@@ -81,6 +83,38 @@ def test_distances_are_relative_to_the_first_ones_of_all_peers() -> None:
 def test_there_is_no_distance_where_a_peer_has_reported_none(lines: dict[str, Any]) -> None:
     assert start_distance(lines) is None
     assert to_distance(lines) == {}
+
+
+def test_the_newest_model_is_that_of_the_highest_round_whoever_holds_it() -> None:
+    def line(s: float, rounds: int, accuracy: float, **more: float) -> dict[str, Any]:
+        return reports("accuracy", (s, accuracy))[0] | {"rounds": rounds, "view_bytes_sent": 7 * s} | more
+
+    lines = {
+        "a": [line(0, 0, 0.1), line(2, 3, 0.5), line(4, 5, 0.9, distance=3.0)],
+        "b": [line(0, 0, 0.3), line(2, 2, 0.8)],  # then it stops, and has worked for two seconds
+        "c": [line(3, 3, 0.7), line(4, 5, 0.7, distance=4.0)],  # joined late
+        "d": [{"seconds": 1, "units": 2, "accuracy": 1.0}],  # counts no rounds
+    }
+    course = newest_model(lines)
+    assert [(one["seconds"], one["units"], one["rounds"]) for one in course] == [
+        (0, 0, 0),
+        (2, 4, 3),
+        (3, 6, 3),
+        (4, 8, 5),
+    ]
+    assert [one["accuracy"] for one in course] == pytest.approx([0.2, 0.5, 0.6, 0.8])
+    assert [one["distance"] for one in course] == [None, None, None, pytest.approx(math.sqrt(12.5))]
+    worked = [0, 2 + 2, 2 + 2 + 3, 4 + 2 + 4]
+    for key, each in ({"bytes_sent": 100, "view_bytes_sent": 7} | work(1)).items():
+        assert [one[key] for one in course] == [each * seconds for seconds in worked]
+    assert to_accuracy({"newest": course})["0.8"] == {"seconds": 4, "rounds": 5, "bytes_sent": 1000} | work(10)
+    assert newest_model({}) == []
+
+
+def test_the_load_is_spread_over_all_peers() -> None:
+    lines = [{"bytes_sent": n} for n in (10, 40, 20, 90)]
+    assert spread_of_load(lines, "bytes_sent") == {"min": 10, "median": 30, "max": 90}
+    assert spread_of_load([*lines, {}], "bytes_sent") == {"min": 0, "median": 20, "max": 90}
 
 
 def test_means_and_their_absence() -> None:

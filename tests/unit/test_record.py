@@ -170,6 +170,31 @@ def test_the_summary_is_worked_out_from_states_and_reports(tmp_path: Path, make_
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
+def test_where_few_peers_work_at_a_time_the_newest_model_is_followed(tmp_path: Path, make_world, ring) -> None:
+    world = make_world(ring(4))
+    for k, name in enumerate(world.peers):
+        algorithm = world.peers[name].algorithm
+        algorithm.x = torch.full((5,), float(k), dtype=torch.float64)
+        record.write_state(tmp_path, name, algorithm, 0.0)
+        first = {"seconds": k, "units": k, "accuracy": 0.1, "rounds": 0, "gradients": 0, "bytes_sent": 0}
+        last = {"seconds": 9, "units": 9, "accuracy": 0.6 * k, "rounds": (4, 9, 9, 12)[k]}
+        record.write_line(tmp_path, name, first)
+        record.write_line(tmp_path, name, last | {"gradients": 5 * k, "bytes_sent": 100 * k})
+    layout = Layout((Slot("x", (5,), "weight", 0),), "float64")
+    examine = lambda vector: (float(vector[0]), float(vector[0]) / 10)  # noqa: E731
+    facts = {"algorithm": "modest", "lost_peers": ["n3"]}
+    summary = record.summarise(tmp_path, examine, layout, facts)
+    assert summary["newest"] == {"round": 9, "accuracy": pytest.approx(0.15), "loss": 1.5, "peers": 2}
+    assert summary["load"]["gradients"] == {"min": 0, "median": 7.5, "max": 15}
+    assert summary["load"]["bytes_sent"] == {"min": 0, "median": 150, "max": 300}
+    # while the run went on, n3 did hold the newest model: 1.8 with 30 gradients of all peers
+    reached = {"seconds": 9, "rounds": 12, "gradients": 30, "samples": 0, "exchanges": 0, "bytes_sent": 600}
+    assert summary["to_accuracy"]["0.5"] == reached
+    of_all = record.summarise(tmp_path, examine, layout, {"algorithm": "dpsgd", "lost_peers": ["n3"]})
+    assert (of_all["newest"], of_all["load"]) == (None, None)
+    assert of_all["to_accuracy"]["0.8"]["seconds"] == 9
+
+
 def test_the_distance_to_the_optimum_is_relative_to_the_first_reports(tmp_path: Path, make_world, ring) -> None:
     world = make_world(ring(3))
     layout = Layout((Slot("x", (5,), "weight", 0),), "float64")

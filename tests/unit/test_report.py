@@ -243,6 +243,39 @@ def test_a_figure_that_only_some_runs_have_is_a_dash_for_the_others(tmp_path: Pa
     assert "distance to optimum" not in {row[0] for row in figures_of(runs[:1])}
 
 
+def test_the_newest_model_and_the_load_of_the_median_peer_are_told_where_few_work_at_a_time(tmp_path: Path) -> None:
+    newest = {"round": 1200, "accuracy": 0.931, "loss": 0.2, "peers": 11}
+    load = {
+        "bytes_sent": {"min": 0, "median": 2_500_000, "max": 61_500_000},
+        "gradients": {"min": 0, "median": 35, "max": 1300},
+    }
+    folder = write_run(tmp_path / "run", algorithm="modest", newest=newest, load=load, view_bytes_sent=65_000)
+    rows = dict(figures_of([load_run(folder)]))
+    assert rows["newest model"] == "93.1 %, of round 1 200, 11 peers"
+    assert rows["sent by a median peer"] == "2.5 MB (0 B to 61.5 MB)"
+    assert rows["steps of a median peer"] == "35 (0 to 1 300)"
+    assert rows["views sent"] == "65 kB"
+    plain = dict(figures_of([load_run(write_run(tmp_path / "plain", newest=None, load=None, view_bytes_sent=0))]))
+    assert set(rows) - set(plain) == {"newest model", "sent by a median peer", "steps of a median peer", "views sent"}
+
+
+def test_what_is_drawn_of_an_open_run_is_its_newest_model(tmp_path: Path) -> None:
+    lines = {"n0": [(0, 0, 0.1), (2, 7, 0.9)], "n1": [(0, 0, 0.1), (2, 3, 0.4)], "n2": [(1, 3, 0.4), (2, 7, 0.8)]}
+    folder = write_run(tmp_path / "run", newest={"round": 7, "accuracy": 0.85, "loss": 0.2, "peers": 2})
+    for name, values in lines.items():
+        text = [{"seconds": s, "units": s, "rounds": k, "accuracy": a, "bytes_sent": 5} for s, k, a in values]
+        (folder / "peers" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in text))
+    figures = load_run(folder).figures()
+    assert figures.peers == 3
+    (course,) = figures.lines.values()
+    assert [(one["seconds"], one["rounds"], one["bytes_sent"]) for one in course] == [
+        (0, 0, 10),
+        (1, 3, 15),
+        (2, 7, 15),
+    ]
+    assert [one["accuracy"] for one in course] == pytest.approx([0.1, 0.4, 0.85])
+
+
 def test_several_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", algorithm="local", bytes_sent=0)]
     present_several(folders, tmp_path / "out")
