@@ -98,10 +98,15 @@ class Network:
 
     def start(self, name: str) -> None:
         """Start a daemon, or one that was killed again from its snapshot."""
-        where = {"plan": "plan.json", "data": "data", "out": ".", "state": f"state/{name}"}
+        self.start_with(name, [f"--plan={self.folder / 'plan.json'}"])
+
+    def start_with(self, name: str, how: Sequence[str]) -> None:
+        """Start a daemon that gets to know its run in the way that these flags say."""
+        where = {"data": "data", "out": ".", "state": f"state/{name}"}
         where |= {} if self.insecure else {"certs": f"certs/{name}"}
         paths = [f"--{flag}={self.folder / path}" for flag, path in where.items()]
-        command = [sys.executable, "-m", "node.testbed.tether", "run", "--name", name, "--resume", *self._flags, *paths]
+        command = [sys.executable, "-m", "node.testbed.tether", "run", "--name", name, "--resume"]
+        command += [*self._flags, *paths, *how]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.running[name] = Processes({name: command}, self.folder / "logs", environment)
         self.running[name].__enter__()
