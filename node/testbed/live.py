@@ -10,13 +10,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from node.testbed.milestones import root_mean_square
+from node.testbed.milestones import root_mean_square, rounds_done
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -46,6 +46,8 @@ class Follower:
         Units or rounds after which its run is over, if that is what ends it.
     duration_s : float
         Seconds after which it is over, if not.
+    sampled : bool
+        Whether only a sample of the peers works at a time, so that the newest model is what counts.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Follower:
     steps: int | None = None
     duration_s: float = math.inf
     rounds: int | None = None
+    sampled: bool = False
     state: str = "starting"
     first: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
@@ -158,13 +161,17 @@ def one_line(followers: Mapping[str, Follower]) -> str:
     return f"{share:.0%}: {counts}; {_success(followers.values())}, {exchanges:.0f} exchanges"
 
 
-def _success(followers: Iterable[Follower]) -> str:
+def _success(followers: Collection[Follower]) -> str:
     """The mean accuracy, or how much is left of the distance to the optimum where there is one."""
     reported = [follower for follower in followers if follower.last.get("distance") is not None]
     if start := root_mean_square([follower.first["distance"] for follower in reported]) if reported else 0.0:
         distance = root_mean_square([follower.last["distance"] for follower in reported])
         return f"distance to the optimum {distance / start:.2g} of the first"
-    accuracy = _mean(follower.last.get("accuracy") for follower in followers)
+    lines = [follower.last for follower in followers]
+    if any(follower.sampled for follower in followers):
+        newest = rounds_done(lines)
+        lines = [line for line in lines if line.get("rounds") == newest]
+    accuracy = _mean(line.get("accuracy") for line in lines)
     return "accuracy –" if accuracy is None else f"accuracy {accuracy:.1%}"
 
 

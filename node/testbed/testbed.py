@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from node.errors import NetworkError, TaskError
-from node.place import rate_scale
+from node.place import find_algorithm, is_open, rate_scale
 from node.testbed.experiment import Experiment, undone_if_refused
 from node.testbed.live import Follower, Live
 from node.testbed.processes import Processes, last_lines
@@ -164,9 +164,9 @@ def _followers(experiment: Experiment) -> dict[str, Follower]:
     asked = dict.fromkeys((node.name for node in plan.nodes), 0.0)
     for edge in plan.edges:
         asked[edge.a] += edge.rate * scale
-    peers = experiment.run_dir / "peers"
+    peers, sampled = experiment.run_dir / "peers", is_open(find_algorithm(experiment.algorithm))
     return {
-        name: Follower(peers / f"{name}.jsonl", rate, config.steps, config.duration, config.rounds)
+        name: Follower(peers / f"{name}.jsonl", rate, config.steps, config.duration, config.rounds, sampled)
         for name, rate in asked.items()
     }
 

@@ -38,6 +38,18 @@ def test_the_distance_is_told_relative_to_the_first_reports(tmp_path: Path) -> N
     assert "4.00e-02" in shown(followers)
 
 
+def test_the_accuracy_is_that_of_the_newest_model_where_few_work_at_a_time(tmp_path: Path) -> None:
+    values = {"a": (7, 0.5), "b": (9, 0.75), "c": (9, 0.25 + 0.125), "d": (2, 1.0)}
+    followers = {
+        name: follow(tmp_path / name, {"rounds": rounds, "accuracy": accuracy})
+        for name, (rounds, accuracy) in values.items()
+    }
+    assert "accuracy 65.6%" in one_line(followers)
+    for follower in followers.values():
+        follower.sampled = True
+    assert "accuracy 56.2%" in one_line(followers)
+
+
 @pytest.mark.parametrize(("accuracy", "words"), [(0.625, "accuracy 62.5%"), (None, "accuracy –")])
 def test_without_an_optimum_there_is_the_accuracy(tmp_path: Path, accuracy: float | None, words: str) -> None:
     followers = {"a": follow(tmp_path / "a", {"accuracy": accuracy, "distance": None})}
