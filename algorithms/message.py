@@ -19,7 +19,8 @@ Vector: TypeAlias = torch.Tensor
 class Message:
     """What travels between two peers: a kind, a number, named vectors and numbers, and what is known of members.
 
-    There is nothing in it that would need an object deserialiser.
+    There is nothing in it that would need an object deserialiser. A ``whole`` one travels with all bits of its vectors,
+    whatever the run's codec.
     """
 
     kind: str
@@ -27,6 +28,7 @@ class Message:
     vectors: Mapping[str, Vector] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     view: Mapping[str, Standing] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Kind:
         The names of its finite real numbers.
     view : bool
         Whether it may say something of members.
+    whole : bool
+        Whether its vectors travel in the run's own dtype instead of the codec's.
     """
 
     sender: str
@@ -53,6 +57,7 @@ class Kind:
     counts: tuple[str, ...] = ()
     reals: tuple[str, ...] = ()
     view: bool = False
+    whole: bool = False
 
 
 COUNT_MAX = 2**53

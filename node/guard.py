@@ -34,7 +34,7 @@ from algorithms.layout import Layout
 from algorithms.protocol import COUNT_MAX, Codec, Kind, Message, Reason
 from node.errors import ConfigError
 from node.wire.framing import DTYPE_NAMES, VERSION, Header, Terms
-from node.wire.views import VIEW_BYTES_MAX, VIEW_GROWTH
+from node.wire.views import STANDING_BYTES_MAX, VIEW_BYTES_MAX, VIEW_GROWTH
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Guard:
         self.terms = Terms(run, plan_digest, layout.digest, DTYPE_NAMES[wire_dtype])
         self._owners = dict(owners)
         self._kinds = dict(kinds)
-        self._vector_bytes = layout.size * wire_dtype.itemsize
+        self._dtypes = wire_dtype, layout.torch_dtype  # of a kind's vectors, and of one whose vectors travel whole
         self._inbox_bytes_max = inbox_bytes_max
         self._refused = refused
         self._calls_max = calls_max
@@ -261,21 +261,27 @@ class Guard:
             return Reason.MALFORMED, "no kind of message of this algorithm"
         if not self._may_send(sender, kind.sender):
             return Reason.NOT_MY_NEIGHBOUR, f"may not send {header.kind}"
-        expected_bytes = len(kind.vectors) * self._vector_bytes
+        expected_bytes = self._vectors_bytes(kind)
         if header.size_bytes > expected_bytes:
             return Reason.TOO_LARGE, f"{header.size_bytes} bytes announced, {expected_bytes} are due"
         if header.size_bytes < expected_bytes or sorted(header.vectors) != sorted(kind.vectors):
             return Reason.MALFORMED, f"not the vectors of {header.kind}"
         if header.view_bytes and not kind.view:
             return Reason.MALFORMED, f"a view in {header.kind}"
-        if header.dtype != self.terms.dtype:
+        if header.memory_bytes > self._memory_bytes_max(kind):
+            return Reason.TOO_LARGE, f"a view of {header.view_bytes} bytes"
+        if header.dtype != DTYPE_NAMES[self._dtypes[kind.whole]]:
             return Reason.MALFORMED, "values of another type"
         if header.number >= COUNT_MAX or not _fit(header.numbers or {}, kind):
             return Reason.MALFORMED, f"not the numbers of {header.kind}"
         return None
 
     def _memory_bytes_max(self, kind: Kind) -> int:
-        return len(kind.vectors) * self._vector_bytes + kind.view * VIEW_BYTES_MAX * VIEW_GROWTH
+        names_bytes = VIEW_BYTES_MAX if self._open else min(VIEW_BYTES_MAX, len(self.members) * STANDING_BYTES_MAX)
+        return self._vectors_bytes(kind) + kind.view * names_bytes * VIEW_GROWTH
+
+    def _vectors_bytes(self, kind: Kind) -> int:
+        return len(kind.vectors) * self.layout.size * self._dtypes[kind.whole].itemsize
 
     def _may_send(self, sender: str, role: str) -> bool:
         if role == "member":

@@ -12,7 +12,7 @@ import trio
 from algorithms.protocol import Delivered, Reason, Send, Undelivered
 from node.figures import Figures
 from node.members import Members
-from node.wire.memory import size_bytes, view_size_bytes
+from node.wire.memory import size_bytes, view_size_bytes, wire_bytes
 from node.wire.transport import Transport
 from node.wire.transport import Undelivered as NotDelivered
 
@@ -60,7 +60,7 @@ class Outbox:
         figures.sends += 1
         figures.sends_bytes += size
         figures.messages_sent += 1
-        figures.bytes_sent += round(size * self._wire_share)
+        figures.bytes_sent += wire_bytes(message, self._wire_share)
         figures.view_bytes_sent += view_size_bytes(message.view)
         nursery.start_soon(self._deliver, effect, size)
 

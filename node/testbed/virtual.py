@@ -47,7 +47,7 @@ from node.draws import Draws
 from node.testbed.agenda import Action, Agenda
 from node.testbed.simulated import Physics, Saved, SimulatedPeer, Workbench
 from node.testbed.work import Work
-from node.wire.memory import Passage, Weather, size_bytes, view_size_bytes
+from node.wire.memory import Passage, Weather, view_size_bytes, wire_bytes
 
 
 class World:
@@ -159,7 +159,7 @@ class World:
     # --------------------------------------------------------------------------------------- messages
 
     def _send(self, peer: SimulatedPeer, effect: Send) -> None:
-        message, size = effect.message, round(size_bytes(effect.message) * self.physics.wire_share)
+        message, size = effect.message, wire_bytes(effect.message, self.physics.wire_share)
         view_size = view_size_bytes(message.view) if message.view else 0
         peer.messages_sent += 1
         peer.bytes_sent += size

@@ -184,6 +184,7 @@ def encode(message: Message, terms: Terms, chunk_bytes: int = CHUNK_BYTES) -> Ou
     ----------
     message : Message
         Its vectors, each ``(d,)``, have been rounded by the codec: narrowing them to ``terms.dtype`` loses nothing.
+        Those of a ``whole`` one keep their own dtype.
     terms : Terms
         Of the run that it belongs to.
     chunk_bytes : int
@@ -198,7 +199,9 @@ def encode(message: Message, terms: Terms, chunk_bytes: int = CHUNK_BYTES) -> Ou
     view = write_view(message.view)
     if len(view) > VIEW_BYTES_MAX:
         raise Undelivered(Reason.TOO_LARGE)
-    bodies = tuple(_memory(vector.detach().to(WIRE_DTYPES[terms.dtype])) for vector in message.vectors.values())
+    whole = next((DTYPE_NAMES[vector.dtype] for vector in message.vectors.values()), terms.dtype)
+    dtype = whole if message.whole else terms.dtype
+    bodies = tuple(_memory(vector.detach().to(WIRE_DTYPES[dtype])) for vector in message.vectors.values())
     header = Header(
         version=VERSION,
         run=terms.run,
@@ -208,7 +211,7 @@ def encode(message: Message, terms: Terms, chunk_bytes: int = CHUNK_BYTES) -> Ou
         number=message.number,
         numbers={name: float(value) for name, value in message.numbers.items()},
         vectors=tuple(message.vectors),
-        dtype=terms.dtype,
+        dtype=dtype,
         size_bytes=sum(map(len, bodies)),
         view_bytes=len(view),
     )

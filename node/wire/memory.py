@@ -86,6 +86,11 @@ class Passage:
     reason: Reason | None = None
 
 
+def wire_bytes(message: Message, share: float) -> int:
+    """Bytes of a message's vectors on the wire, where the codec leaves this share of those of a tensor."""
+    return round(size_bytes(message) * (1.0 if message.whole else share))
+
+
 def size_bytes(message: Message) -> int:
     """Bytes of a message's vectors as tensors; neither the header nor the view is counted."""
     return sum(vector.numel() * vector.element_size() for vector in message.vectors.values())

@@ -22,6 +22,8 @@ VIEW_GROWTH = 32
 is read it is there once more, as protobuf has it."""
 
 ADDRESS_MAX = 255
+STANDING_BYTES_MAX = 400
+"""Of one member's, with the longest name and address and the largest numbers."""
 
 
 def write_view(view: Mapping[str, Standing]) -> bytes:
