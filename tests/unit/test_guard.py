@@ -13,7 +13,7 @@ from algorithms.protocol import COUNT_MAX, Kind, Message, Reason
 from node.errors import ConfigError
 from node.guard import STRANGER, Guard
 from node.wire.framing import VERSION, encode
-from node.wire.views import VIEW_BYTES_MAX, VIEW_GROWTH
+from node.wire.views import STANDING_BYTES_MAX, VIEW_BYTES_MAX, VIEW_GROWTH
 
 SIZE = 4
 LAYOUT = Layout((Slot("w", (SIZE,), "weight", 0),), "float32")
@@ -207,10 +207,24 @@ def test_views_in_messages_that_may_have_one(make_guard, kind, reason):
 
 def test_the_inbox_has_room_for_the_largest_view(make_guard):
     largest = 4 * SIZE + VIEW_GROWTH * VIEW_BYTES_MAX
-    guard = make_guard(kinds=TELLING, inbox_bytes_max=largest)
+    guard = make_guard(kinds=TELLING, inbox_bytes_max=largest, open_=True)
     assert header_of(guard, "news", view_bytes=VIEW_BYTES_MAX).memory_bytes == largest
     with pytest.raises(ConfigError, match=str(largest)):
-        make_guard(kinds=TELLING, inbox_bytes_max=largest - 1)
+        make_guard(kinds=TELLING, inbox_bytes_max=largest - 1, open_=True)
+
+
+def test_a_view_has_no_more_members_than_a_closed_run(make_guard):
+    guard = make_guard(kinds=TELLING, inbox_bytes_max=2**26)
+    largest = len(guard.members) * STANDING_BYTES_MAX
+    assert guard.admit("its", header_of(guard, "news", view_bytes=largest)) is None
+    assert guard.admit("its", header_of(guard, "news", view_bytes=largest + 1)) is Reason.TOO_LARGE
+
+
+def test_vectors_of_whole_messages_do_not_heed_the_codec(make_guard):
+    guard = make_guard(kinds={"sum": Kind("neighbour", vectors=("x",), whole=True)}, codec=CODECS["half"])
+    sent = [encode(Message("sum", 1, {"x": torch.zeros(SIZE)}, whole=whole), guard.terms) for whole in (True, False)]
+    assert [outgoing.header.size_bytes for outgoing in sent] == [4 * SIZE, 2 * SIZE]
+    assert [guard.admit("its", outgoing.header) for outgoing in sent] == [None, Reason.MALFORMED]
 
 
 def test_half_the_bytes_are_due_where_the_codec_halves(make_guard):
