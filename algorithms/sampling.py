@@ -101,6 +101,8 @@ class Sampler:
         """Something came from a peer; ``answered`` if it is the answer to a ping."""
         effects: list[Effect] = []
         for key, sampling in list(self._under_way.items()):
+            if self._under_way.get(key) is not sampling:
+                continue  # what followed from another one has ended it
             if name in sampling.asked:
                 asked_at = sampling.asked.pop(name)
                 if answered and name not in sampling.repeated:
@@ -127,7 +129,8 @@ class Sampler:
         """A ping did not arrive: there is no use in waiting for its answer, unless another one is still to come."""
         effects: list[Effect] = []
         for key, sampling in list(self._under_way.items()):
-            if name in sampling.asked and (name in sampling.repeated or not reason.transient):
+            under_way = self._under_way.get(key) is sampling  # nothing that followed from another one has ended it
+            if under_way and name in sampling.asked and (name in sampling.repeated or not reason.transient):
                 effects += [Cancel(f"{TIMER} {key} {name}"), *self._give_up(key, sampling, name, now)]
         return effects
 
