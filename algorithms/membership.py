@@ -20,11 +20,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from algorithms.protocol import Effect, Meet, Message, Part, Place, Save
-from algorithms.view import Standing, View
+from algorithms.protocol import COUNT_MAX, Effect, Meet, Message, Part, Place, Save
+from algorithms.view import UNKNOWN, Standing, View
 
-AHEAD = 1000
-"""Rounds and counters that are further ahead than this of what a peer knows are not believed."""
+AHEAD = 1_000_000
+"""Rounds and counters that are further ahead than this of what a peer knows are not believed.
+
+Whoever was cut off for weeks must still believe the others when it is back.
+"""
 
 SAVED = "member "
 """Begins the names of standings in a snapshot."""
@@ -50,7 +53,7 @@ class Membership:
         self._name, self._address, self._window, self._random = place.name, place.address, window, random
         self.view = View(place.nodes)
         self.newcomer = bool(place.contact)
-        """Whether it has yet to hear what round it is; until then it believes everything."""
+        """Whether it has yet to hear what round it is; until then it believes whatever welcomes it."""
         self.estimate = 0
         """The last round that is known to be under way."""
         self._pending: dict[str, Standing] = {}
@@ -74,15 +77,14 @@ class Membership:
 
     def plausible(self, message: Message) -> bool:
         """Whether rounds and counters of a message are near enough to what is known."""
-        if self.newcomer:
-            return True
-        latest = self.estimate + AHEAD
+        ahead = COUNT_MAX if self.newcomer and message.kind == "welcome" else AHEAD
+        latest = self.estimate + ahead
         strange = sum(name not in self.view for name in message.view)
         return (
-            message.number <= latest
+            max(message.number, message.numbers.get("held", 0)) <= latest
             and len(self.view) + strange <= MEMBERS_MAX
             and all(
-                one.active <= latest and max(one.counter, one.doubted) <= self.view.of(name).counter + AHEAD
+                one.active <= latest and max(one.counter, one.doubted) <= self.view.of(name).counter + ahead
                 for name, one in message.view.items()
             )
         )
@@ -105,12 +107,15 @@ class Membership:
         if news.counter <= known.counter:
             self.view.learn(name, news)
             return []
-        self._told.pop(name, None)
-        self.returned.add(name)
+        waiting = self._pending.get(name, UNKNOWN)
         if joins_wait and news.present:
-            self._pending[name] = news.merge(self._pending.get(name, Standing()))
+            self._pending[name] = news.merge(waiting)
         else:
             self.view.learn(name, news)
+        if news.counter <= waiting.counter:
+            return []  # it says again what others have yet to be told
+        self._told.pop(name, None)
+        self.returned.add(name)
         if news.left:
             return [Part(name)]
         return [Meet(name, news.address)] if news.address else []
