@@ -60,6 +60,7 @@ from algorithms.protocol import (
     Vector,
 )
 from algorithms.relay import Average, Baton, Relay
+from algorithms.view import draw
 
 COUNTS = ("exchanges", "trained_rounds", "averaged_rounds", "revivals")
 
@@ -113,7 +114,7 @@ class Modest:
         self._training, self._began = False, 0.0
         self._at, self._givers, self._expected = self.x, list[str](), 0
         self._average: Average | None = None
-        self._leaving = self._over = self._done = False
+        self._leaving, self._over, self._done, self._lot = False, False, False, b""
         self._counts = dict.fromkeys(COUNTS, 0)
         self._met: list[Effect] = []
         self._handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
@@ -155,6 +156,8 @@ class Modest:
 
     def _arrive(self, event: Arrival, now: float) -> list[Effect]:
         sender, message = event.sender, event.message
+        if message.kind == "welcome" and not self._presence.asked(sender):
+            return []
         effects = self.members.hear(sender, message, joins_wait=message.kind in ("join", "standing", "ping"))
         effects += self._relay.heard(sender, message, now)
         return effects + self._take(sender, message, now)
@@ -203,14 +206,13 @@ class Modest:
     def _take_aggregated(self, sender: str, message: Message, now: float) -> list[Effect]:
         number, x = message.number, message.vectors["x"]
         if number > self._rounds_max:
-            return [Cancel("spread"), *self._close(number, x.clone())]
+            return self._close(number, x.clone(), draw(sender, number))
         if self._leaving:
             return []
-        baton = self._relay.get("trained")
-        if number == self._trained_last and (self._training or (baton and not baton.handed_on)):
-            self._givers.append(sender)
+        if number == self._trained_last and (self._training or self._relay.carries("trained")):
+            self._givers += [sender] if sender not in self._givers else []
             return []
-        if number <= self._trained_last or number < self.members.estimate - 1:
+        if self._over or number <= self._trained_last or number < self.members.estimate - 1:
             return self._relay.tell([sender], "learnt", number, now)
         return self._train(number, x.clone(), int(message.numbers["expected"]), [sender], now)
 
@@ -218,7 +220,7 @@ class Modest:
 
     def _take_trained(self, sender: str, message: Message, now: float) -> list[Effect]:
         number, average = message.number, self._average
-        if number <= self._averaged_last or number < self.members.estimate:
+        if self._over or number <= self._averaged_last or number < self.members.estimate:
             return self._relay.tell([sender], "averaged", number, now)
         effects: list[Effect] = []
         if average is None or average.number < number:
@@ -257,12 +259,10 @@ class Modest:
         return self.held, self._codec.round(self.x)
 
     def _take_welcome(self, sender: str, message: Message, now: float) -> list[Effect]:
-        effects = self._presence.welcomed(sender)
-        if effects is None:
-            return []
+        effects = self._presence.welcomed()
         if message.number > self.held:
             self.x, self.held = message.vectors["x"].clone(), message.number
-        return effects + (self._close(self.held, self.x) if self.held > self._rounds_max else [Save()])
+        return effects + (self._close(self.held, self.x, b"") if self.held > self._rounds_max else [Save()])
 
     def _revive_if_lost(self, now: float) -> list[Effect]:
         """Nothing happens any more: go on with the newest model that is left."""
@@ -278,23 +278,23 @@ class Modest:
 
     def _finish_rounds(self, number: int) -> list[Effect]:
         """The last mean of the run: the first of its aggregators spreads it, the next if it does not, and so on."""
-        order = self.members.candidates(number)
-        rank = order.index(self._name) if self._name in order else len(order)
+        rank = [*self.members.candidates(number), self._name].index(self._name)
         return [Timer("spread", rank * self._relay.patience)] if rank else self._spread()
 
-    def _close(self, number: int, x: Vector) -> list[Effect]:
-        """The run has had its last round; stay a while for those who have missed its model."""
-        if self._over:
+    def _close(self, number: int, x: Vector, lot: bytes) -> list[Effect]:
+        """The run has had its last round; of several last models all keep the one whose sender has the least lot."""
+        if self._over and lot >= self._lot:
             return []
-        self.x, self.held = x, number
+        self.x, self.held, self._lot = x, number, lot
         self._over, self._training, self._average = True, False, None
-        return [*map(Cancel, ("round", "average", "join", "look")), Save(), Timer("linger", self._limits.linger)]
+        stopped = map(Cancel, ("round", "average", "join", "look", "spread"))
+        return [*stopped, Save(), Timer("linger", self._limits.linger)]
 
     def _spread(self) -> list[Effect]:
         """Send the last model to all."""
         message = Message("aggregated", self.held, {"x": self._codec.round(self.x)}, {"expected": 0})
-        to = self.members.others(len(self.members.view))
-        return self._close(self.held, self.x) + self._relay.spread(message, to)
+        closed = self._close(self.held, self.x, draw(self._name, self.held))
+        return closed + self._relay.spread(message, self.members.others(len(self.members.view)))
 
     def _leave(self, event: Finish, now: float) -> list[Effect]:
         """What is under way is finished and handed on."""

@@ -111,17 +111,20 @@ class Presence:
         return [Send(name, standing) for name in to]
 
     def _ask_in(self) -> list[Effect]:
-        others = self._members.others(1) if self._contact in self._asked else []
-        return [*self._ask_for_model(others[0] if others else self._contact), Timer("join", self._limits.reply_first)]
+        known = [self._contact, *(self._members.others(1) if self._contact in self._asked else [])]
+        chosen = known[int(self._random.integers(len(known)))]
+        return [*self._ask_for_model(chosen), Timer("join", self._limits.reply_first)]
 
     def _ask_for_model(self, name: str) -> list[Effect]:
         self._asked.add(name)
         return [Send(name, Message("join", self._members.estimate, view=self._members.only(self._name)))]
 
-    def welcomed(self, sender: str) -> list[Effect] | None:
-        """What follows when a peer has sent its model; None if it was not asked to."""
-        if sender not in self._asked:
-            return None
+    def asked(self, name: str) -> bool:
+        """Whether a peer was asked for its model and has not sent it."""
+        return name in self._asked
+
+    def welcomed(self) -> list[Effect]:
+        """What follows when a peer that was asked to has sent its model."""
         self._asked.clear()
         if not self._members.newcomer:
             return []
@@ -144,7 +147,9 @@ class Presence:
         return []
 
     def take_join(self, sender: str, message: Message, now: float) -> list[Effect]:
-        """Give everything."""
+        """Give everything, unless there is nothing yet."""
+        if self._members.newcomer:
+            return []
         held, x = self._held()
         return [Send(sender, Message("welcome", held, {"x": x}, view=self._members.lacking((), 0)))]
 

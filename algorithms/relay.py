@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A model on its way is a :class:`Baton`: it is sent to a sample of live peers, and kept until a receiver says that it has
 handed on in turn what became of it. If that takes too long there is another sample, and whoever is new in it is sent
-the model too. As soon as one receiver has it, those who gave the models it was made of are told: ``averaged`` if it is
+the model too. As soon as another peer has it, those who gave the models it was made of are told: ``averaged`` if it is
 a mean of theirs, ``learnt`` if it was trained from theirs. So at any time at least two generations of a model are held,
 and a round is lost only with everybody who holds one of them.
 
@@ -63,7 +63,8 @@ class Baton:
     givers: list[str]
     expected: int = 0
     message: Message | None = None
-    version: int = 0
+    sent: dict[str, int] = field(default_factory=dict)  # to whom, with which version of the view, as yet unanswered
+    failures: dict[str, int] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     tries: int = 0
     handed_on: bool = False
@@ -120,9 +121,9 @@ class Relay:
         self._name, self._members, self._limits, self._random, self._take = name, members, limits, random, take
         self._sampler = Sampler(name, limits, members.ping, members.doubt)
         self._batons: dict[str, Baton] = {}
-        self._tries: dict[tuple[str, str], int] = {}
         self._for_all: Message | None = None
         self._still: list[str] = []
+        self._failures: dict[str, int] = {}  # of the message for all
         self.round_time = 0.0
         """How long the work of a round takes, as far as the peer knows."""
         self.repeats = 0
@@ -131,9 +132,10 @@ class Relay:
     def __len__(self) -> int:
         return len(self._batons) + len(self._still)
 
-    def get(self, kind: str) -> Baton | None:
-        """What is carried."""
-        return self._batons.get(kind)
+    def carries(self, kind: str) -> bool:
+        """Whether there is a baton that nobody else has yet."""
+        baton = self._batons.get(kind)
+        return baton is not None and not baton.handed_on
 
     @property
     def patience(self) -> float:
@@ -161,54 +163,72 @@ class Relay:
         members, to = self._members, [name for name in sample if name not in baton.told]
         if not sample and members.own.left:
             return self.drop(baton.kind, now)
-        view, baton.version = members.lacking(to, baton.number), members.view.version
-        expected = {"expected": baton.expected or len(sample)}
-        baton.message = message = Message(baton.kind, baton.number, {"x": baton.x}, expected, view)
-        members.admit()
-        wait = 1.5 * self.patience * 2.0 ** min(baton.tries, DOUBLINGS_MAX)
-        effects: list[Effect] = [Timer(f"watch {baton.kind}", wait)]
-        effects += [Send(name, message) for name in to if name != self._name]
-        if self._name in to:
-            effects += self._delivered(Delivered(self._name, baton.kind, baton.number), now)
-            effects += self._take(self._name, message, now)
+        others = [name for name in to if name != self._name]
+        for name in others:
+            baton.sent.setdefault(name, members.view.version)
+        effects: list[Effect] = [Timer(f"watch {baton.kind}", self._wait(baton))]
+        if not others:
+            effects += self._hand_over(baton, now)
+        if to:
+            view = members.lacking(baton.sent, baton.number) if baton.sent else {}
+            expected = {"expected": baton.expected or len(sample)}
+            baton.message = message = Message(baton.kind, baton.number, {"x": baton.x}, expected, view)
+            members.admit()
+            effects += [Send(name, message) for name in others]
+            if self._name in to:
+                effects += self._keep(baton, message, now)
         return effects
+
+    def _wait(self, baton: Baton) -> float:
+        return 1.5 * self.patience * 2.0 ** min(baton.tries, DOUBLINGS_MAX)
+
+    def _keep(self, baton: Baton, message: Message, now: float) -> list[Effect]:
+        """The peer is one of the sample itself."""
+        baton.told.add(self._name)
+        self._members.estimate = max(self._members.estimate, message.number)
+        return self._take(self._name, message, now)
 
     def hear_of(self, event: Delivered | Undelivered, now: float) -> list[Effect]:
         """What has become of a message."""
-        return self._delivered(event, now) if isinstance(event, Delivered) else self._undelivered(event, now)
-
-    def _delivered(self, event: Delivered, now: float) -> list[Effect]:
-        self._tries.pop((event.to, event.kind), None)
+        if event.kind == "ping":
+            return [] if isinstance(event, Delivered) else self._sampler.undelivered(event.to, event.reason, now)
         baton = self._batons.get(event.kind)
         if baton is None or baton.number != event.number:
-            return self._spread_on(event.number)
-        baton.told.add(event.to)
-        self._members.told(event.to, baton.version)
+            return self._spread_on(event)
+        if isinstance(event, Delivered):
+            baton.told.add(event.to)
+            self._members.told(event.to, baton.sent.pop(event.to, 0))
+            return self._hand_over(baton, now)
+        if not event.reason.transient:
+            baton.sent.pop(event.to, None)
+            return []
+        return [self._later(event, baton.failures)]
+
+    def _hand_over(self, baton: Baton, now: float) -> list[Effect]:
         if baton.handed_on:
             return []
         baton.handed_on = True
         return self._tell_givers(baton, now)
 
-    def _undelivered(self, event: Undelivered, now: float) -> list[Effect]:
-        if event.kind == "ping":
-            return self._sampler.undelivered(event.to, event.reason, now)
-        baton = self._batons.get(event.kind)
-        if baton is None or baton.number != event.number or not event.reason.transient:
-            return self._spread_on(event.number)
-        key = event.to, event.kind
-        tries = self._tries[key] = self._tries.get(key, 0) + 1
+    def _later(self, event: Undelivered, failures: dict[str, int]) -> Timer:
+        tries = failures[event.to] = failures.get(event.to, 0) + 1
         delay = min(self._limits.retry_first * 2.0 ** min(tries, 60), self._limits.retry_max)
-        return [Timer(f"again {event.kind} {event.to}", delay * self._random.uniform(0.5, 1.5))]
+        return Timer(f"again {event.kind} {event.to}", delay * self._random.uniform(0.5, 1.5))
 
     def spread(self, message: Message, to: list[str]) -> list[Effect]:
-        """Send the same message to many, a few at a time; whoever misses it has to ask."""
+        """Send the same message to many, a few at a time, and again to those whom it does not reach."""
         self._for_all, self._still = message, to
-        return [effect for _ in range(AT_ONCE) for effect in self._spread_on(message.number)]
+        return [effect for _ in range(AT_ONCE) for effect in self._next()]
 
-    def _spread_on(self, number: int) -> list[Effect]:
-        if self._for_all is None or not self._still or number != self._for_all.number:
+    def _next(self) -> list[Effect]:
+        return [Send(self._still.pop(), self._for_all)] if self._still and self._for_all else []
+
+    def _spread_on(self, event: Delivered | Undelivered) -> list[Effect]:
+        if self._for_all is None or (event.kind, event.number) != (self._for_all.kind, self._for_all.number):
             return []
-        return [Send(self._still.pop(), self._for_all)]
+        if isinstance(event, Undelivered) and event.reason.transient:
+            return [self._later(event, self._failures), *self._next()]
+        return self._next()
 
     def ring(self, timer: str, now: float) -> list[Effect]:
         """Of the timers that were set here, and of others nothing."""
@@ -217,11 +237,12 @@ class Relay:
         if what == PINGS:
             return self._sampler.ring(kind, name, now)
         baton = self._batons.get(kind)
-        if baton is None:
+        if what == "watch" and baton:
+            return self._repeat(baton, now)
+        if what != "again":
             return []
-        if what == "again" and baton.message is not None and name not in baton.told:
-            return [Send(name, baton.message)]
-        return self._repeat(baton, now) if what == "watch" else []
+        message = baton.message if baton and name in baton.sent else self._for_all
+        return [Send(name, message)] if message and message.kind == kind else []
 
     def _repeat(self, baton: Baton, now: float) -> list[Effect]:
         baton.tries += 1
