@@ -94,6 +94,11 @@ class FinalMerge:
         """Whose models are in the merged one."""
         return self._echo.members
 
+    @property
+    def merging(self) -> bool:
+        """Whether the inner algorithm is done, and the models of all are to be merged."""
+        return self._frozen is not None and self._merges
+
     def step(self, event: Event, now: float) -> Iterable[Effect]:
         """Take one event."""
         if self._done:
@@ -124,8 +129,10 @@ class FinalMerge:
         elif isinstance(event, PeerUp):
             effects = self._echo.find(event.name)
         elif isinstance(event, Finish):
-            self._merges, self._told = event.merge, True
             effects = self._echo.lead(ends=True) if event.lead else []
+            told, self._merges, self._told = self._told, event.merge, True
+            if told:  # it settles already
+                return effects
         return effects + self._hand_in(event, now)
 
     def _hand_in(self, event: Event, now: float) -> list[Effect]:
@@ -200,7 +207,7 @@ class FinalMerge:
 
     def model(self, now: float) -> Vector:
         """The peer's own model, which is not the merged one."""
-        return self.inner.model(now)
+        return self.inner.model(now) if self._frozen is None else self._frozen.clone()
 
     def ledger(self) -> Vector | None:
         """What the inner algorithm conserves."""
