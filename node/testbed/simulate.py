@@ -191,13 +191,14 @@ def _let_happen(world: World, experiment: Experiment, happenings: Iterator[Happe
 
 def _run(world: World, experiment: Experiment, trainers: Trainers, progress: Callable[[float], None]) -> None:
     duration, every = experiment.duration_units, experiment.config.report_every / experiment.unit_s
+    ended: set[str] = set()
     world.start()
     while world.now < duration and not (math.isinf(duration) and _over(world)):
-        _write_lines(world, experiment, trainers)
+        _write_lines(world, experiment, trainers, ended)
         world.run(min(world.now + every, duration))
         progress(world.now)
     world.finish()
-    _write_lines(world, experiment, trainers)
+    _write_lines(world, experiment, trainers, ended)
     for name, peer in world.peers.items():
         if not peer.stopped:
             record.write_state(experiment.run_dir, name, world.last_words(name), world.now)
@@ -208,12 +209,16 @@ def _over(world: World) -> bool:
     return world.idle or all(peer.done is not None or peer.stopped for peer in world.peers.values())
 
 
-def _write_lines(world: World, experiment: Experiment, trainers: Trainers) -> None:
+def _write_lines(world: World, experiment: Experiment, trainers: Trainers, ended: set[str]) -> None:
+    """All peers report but those that are off; of an open run, those that have ended do so once more."""
     trainers.age()
     for peer in world.peers.values():
         off = world.physics.silent and not peer.alive and peer.done is None
-        if not off:
-            record.write_line(experiment.run_dir, peer.name, _report(peer, world.now, experiment.unit_s, trainers))
+        if off or peer.name in ended:
+            continue
+        record.write_line(experiment.run_dir, peer.name, _report(peer, world.now, experiment.unit_s, trainers))
+        if peer.open and peer.done is not None:
+            ended.add(peer.name)
 
 
 def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) -> dict[str, Any]:

@@ -173,6 +173,8 @@ def test_who_leaves_is_not_lost(simulate) -> None:
     assert [(one["units"], one["event"]) for one in events(folder)] == [(400.0, "left"), (800.0, "left")]
     assert summary["lost_peers"] == []
     assert len(list((folder / "states").iterdir())) == 10
+    last = {name: lines[-1]["units"] for name, lines in reports(folder).items()}
+    assert {one["peer"]: one["units"] for one in events(folder)} == {n: at for n, at in last.items() if at < 1200}
 
 
 def test_under_churn_peers_are_away_for_part_of_the_time_and_lose_little(simulate) -> None:
