@@ -86,9 +86,7 @@ def add_certificates(names: Iterable[str], folder: Path, days: int = 365, renew:
     """
     names = _checked(names)
     if not (folder / "authority" / "key.pem").exists():
-        raise NetworkError(
-            f"there is no authority in {folder / 'authority'}: write --plan or --names first."
-        )
+        raise NetworkError(f"there is no authority in {folder / 'authority'}: write --plan or --names first.")
     taken = sorted({*names} & {*names_in(folder)})
     if taken and not renew:
         raise NetworkError(f"{folder} holds a certificate for {taken[0]} already: write --renew to renew it.")
