@@ -96,7 +96,8 @@ class GrpcTransport:
         try:
             outgoing = await self._encode(message, encoding)
             wait_s = self._limits.wait_s(outgoing.header.following_bytes)
-            await self._ask(to, wait_s, self._deliver, outgoing, self._turns[to])
+            turn = self._turns.get(to, nullcontext())  # of somebody who has not said where it is, none is needed
+            await self._ask(to, wait_s, self._deliver, outgoing, turn)
         finally:
             encoding.sends -= 1
             if not encoding.sends:
@@ -141,7 +142,8 @@ class GrpcTransport:
     async def _ask(
         self, to: str, wait_s: float, method: Any, request: Any, turn: AbstractAsyncContextManager[None]
     ) -> Pace:
-        if self._identity is not None and to in self._identity.papers.denied:
+        denied = self._identity is not None and to in self._identity.papers.denied
+        if denied or to not in self._addresses:
             raise Undelivered(Reason.UNREACHABLE)
         receipt = None
         with trio.move_on_after(wait_s):

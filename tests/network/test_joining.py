@@ -30,6 +30,7 @@ from node.wire.grpc import open_grpc
 from node.wire.introduction import Introducer, Introduction, ask, introduce
 from node.wire.joining import find_run
 from node.wire.tls import Identity
+from node.wire.transport import Undelivered
 from topology.plan import save_plan
 from topology.planning import build_plan
 
@@ -151,6 +152,17 @@ async def test_plaintext_and_tls_do_not_find_each_other(wires, tls):
     identity = None if tls else Identity.load(wires.certificates / "x")
     async with member(wires, tls=tls) as (_, address):
         assert "--insecure" in await refused(address, "x", identity)
+
+
+@pytest.mark.trio
+async def test_who_has_not_said_where_it_is_cannot_be_reached_until_it_is_met(wires):
+    async with member(wires) as (b, address), wires.peer(b.bridge, "a", {}, owned=True, open_=True) as a:
+        for ask_it in (a.transport.ping("b"), a.transport.send("b", a.offer())):
+            with pytest.raises(Undelivered) as refusal:
+                await ask_it
+            assert refusal.value.reason is Reason.UNREACHABLE
+        a.transport.meet("b", address)
+        await a.transport.ping("b")
 
 
 # ------------------------------------------------------------------------------------------- the daemon
