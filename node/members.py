@@ -163,7 +163,6 @@ class Members:
         one = self._members.get(name)
         if one is None:
             self._members[name] = Member("alive", near=False)
-            self._round.insert(int(self._random.integers(len(self._round) + 1)), name)
         elif one.state == "gone":
             self._hurry(name, one)
 
@@ -172,7 +171,6 @@ class Members:
         if name in self._members and name not in self._neighbours:
             one = self._members.pop(name)
             one.state, one.hurry = "gone", trio.Event()  # ends what is under way with it
-            self._round = [each for each in self._round if each != name]
 
     async def run(self) -> None:
         """Ping for ever."""
@@ -305,9 +303,7 @@ class Members:
         except Undelivered as error:
             reason = error.reason
         else:
-            took_s = trio.current_time() - begun_s
-            if took_s <= wait_s:  # or the process stood still meanwhile
-                one.patience.answered(took_s)
+            one.patience.answered(trio.current_time() - begun_s)
             self.health.better()
             self.heard(name)
             return None

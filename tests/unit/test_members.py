@@ -278,7 +278,29 @@ async def test_one_that_is_heard_is_not_gone_though_it_can_not_be_reached_yet(au
         members.heard("n1")
         members.undelivered("n1", reason)
         await trio.sleep(0.4)
+        if reason is Reason.TIMEOUT:
+            assert members.states() == {"n1": "alive"}, "it was heard since the ping left"
     assert members.changes == [PeerUp("n1")]
+
+
+@pytest.mark.trio
+async def test_messages_are_as_good_for_the_own_health_as_answers(autojump_clock, line, members):
+    await trio.sleep(20)
+    members.health.score, before = 8, len(line.pings)
+    for _ in range(100):
+        members.heard("n1")
+        await trio.sleep(0.1)
+    assert len(line.pings) == before
+    assert members.health.score == 0
+
+
+@pytest.mark.trio
+async def test_one_that_is_gone_is_waited_for_no_longer_in_ill_health(autojump_clock, line, members):
+    line.reason = Reason.TIMEOUT
+    await trio.sleep(20)
+    members.health.score, before = 8, len(line.pings)
+    await trio.sleep(60)
+    assert set(line.waits[before:]) == {2.0}
 
 
 @pytest.mark.trio
@@ -300,6 +322,21 @@ async def test_a_process_that_was_stopped_accuses_nobody(autojump_clock, line, m
         await trio.sleep(5)
         assert members.states() == {"n1": "alive"}
         assert members.changes[before:] == []
+
+
+@pytest.mark.trio
+async def test_an_answer_that_came_while_the_process_was_stopped_was_not_missing(autojump_clock, line, members):
+    await trio.sleep(20)
+    for score in range(1, 4):
+        await next_ping(line)
+        autojump_clock.jump(30)
+        await trio.sleep(0.001)
+        assert members.states() == {"n1": "alive"}
+        assert members.health.score == 1
+        await next_ping(line)
+        assert line.waits[-1] == 0.2 * 2, f"not doubled, and twice as long for {score} stops"
+        await trio.sleep(0.3)
+        assert members.health.score == 0
 
 
 @pytest.mark.trio
