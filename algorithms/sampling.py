@@ -3,12 +3,13 @@
 Theory of operation
 -------------------
 A sampling wants some number of live peers out of a list of candidates [1]_. It pings as many as it still wants, the
-first of the list first; whom it has not heard within a fifth of its patience it pings once more, and after all of its
+first of the list first; whom it has not heard within half of its patience it pings once more, and after all of its
 patience it gives up and pings the next of the list instead. It is done when as many as wanted have answered, who are
 returned in the order of their answers, or when the list is at its end.
 
-Patience is the median and ten times the median absolute deviation of how long the latest pings took, those excepted
-that had to be repeated: their answer does not tell which ping it is for.
+Half of the patience is the median and five times the median absolute deviation of how long the latest answers took,
+from the first ping on, also those that came too late. Were those left out that had to be pinged twice, as nobody can
+tell which ping they answer, only the quickest would count, and patience would end before most answers come.
 
 Invariant
 ---------
@@ -20,6 +21,7 @@ A sampling ends, whatever happens to messages: each candidate costs at most one 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,13 +32,13 @@ from algorithms.protocol import Cancel, Effect, Limits, Message, Reason, Send, T
 TRIPS, TRIPS_MIN = 64, 8
 """Of how many past pings the patience is made, at most and at least."""
 
-DEVIATIONS = 10.0
-"""Median absolute deviations beyond the median that are waited."""
+DEVIATIONS = 5.0
+"""Median absolute deviations beyond the median after which a ping is repeated."""
 
 FLOOR = 0.1
 """The least patience, as a part of the patience while too few pings are known."""
 
-REPEAT = 0.2
+REPEAT = 0.5
 """After this part of the patience a ping is repeated."""
 
 TIMER = "ping"
@@ -51,7 +53,7 @@ class _Sampling:
     queue: list[str]  # to be asked, the next one last
     then: Then
     alive: list[str] = field(default_factory=list)
-    asked: dict[str, float] = field(default_factory=dict)  # when each was first pinged
+    asked: list[str] = field(default_factory=list)
     repeated: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 
@@ -74,6 +76,7 @@ class Sampler:
     def __init__(self, name: str, limits: Limits, ping: Callable[[str], Message], fail: Callable[[str], None]) -> None:
         self._name, self._limits, self._message, self._fail = name, limits, ping, fail
         self._trips: deque[float] = deque(maxlen=TRIPS)
+        self._asked_at: dict[str, float] = {}  # when each was pinged that has not answered since
         self._under_way: dict[str, _Sampling] = {}
 
     @property
@@ -84,7 +87,7 @@ class Sampler:
             return longest
         middle = median(self._trips)
         spread = median(abs(trip - middle) for trip in self._trips)
-        return min(max(middle + DEVIATIONS * spread, FLOOR * longest), longest)
+        return min(max((middle + DEVIATIONS * spread) / REPEAT, FLOOR * longest), longest)
 
     def begin(self, key: str, wanted: int, candidates: Sequence[str], then: Then, now: float) -> list[Effect]:
         """Look for ``wanted`` live peers; ``then(sample, now)`` follows, unless this key is used again before."""
@@ -100,13 +103,13 @@ class Sampler:
     def heard(self, name: str, now: float, answered: bool) -> list[Effect]:
         """Something came from a peer; ``answered`` if it is the answer to a ping."""
         effects: list[Effect] = []
+        if answered and name in self._asked_at:
+            self._trips.append(min(now - self._asked_at.pop(name), self._limits.reply_first))
         for key, sampling in list(self._under_way.items()):
             if self._under_way.get(key) is not sampling:
                 continue  # what followed from another one has ended it
             if name in sampling.asked:
-                asked_at = sampling.asked.pop(name)
-                if answered and name not in sampling.repeated:
-                    self._trips.append(now - asked_at)
+                sampling.asked.remove(name)
                 effects.append(Cancel(f"{TIMER} {key} {name}"))
             elif name not in sampling.failed:
                 continue
@@ -135,7 +138,7 @@ class Sampler:
         return effects
 
     def _give_up(self, key: str, sampling: _Sampling, name: str, now: float) -> list[Effect]:
-        del sampling.asked[name]
+        sampling.asked.remove(name)
         sampling.failed.add(name)
         self._fail(name)
         return self._go_on(key, sampling, now)
@@ -148,7 +151,9 @@ class Sampler:
             if name == self._name:
                 sampling.alive.append(name)
                 continue
-            sampling.asked[name] = now
+            sampling.asked.append(name)
+            if now - self._asked_at.get(name, -math.inf) >= self._limits.reply_first:
+                self._asked_at[name] = now
             effects += self._ping(key, name, self.patience * REPEAT)
         if sampling.asked and len(sampling.alive) < sampling.wanted:
             return effects
