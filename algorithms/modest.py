@@ -149,6 +149,8 @@ class Modest:
 
     def _start(self, event: Start, now: float) -> list[Effect]:
         effects, self._met = self._met + self._presence.begin(event.recovered), []
+        if self.held > self._rounds_max:
+            return effects + self._close(self.held, self.x, b"")
         if event.recovered or self.members.newcomer:
             return effects
         first = self.members.candidates(1)[: self._samples]
@@ -169,10 +171,8 @@ class Modest:
     def _tick(self, event: Tick, now: float) -> list[Effect]:
         if event.name == "average":
             return self._finish_average(now)
-        if event.name == "spread":
-            return self._spread()
-        if event.name == "linger":
-            return self._end()
+        if event.name in ("spread", "linger"):
+            return self._spread() if event.name == "spread" else self._end()
         effects = self._relay.ring(event.name, now) + self._presence.ring(event.name)
         return effects + self._revive_if_lost(now) if event.name == "look" else effects
 

@@ -17,13 +17,23 @@ FIRST, SECOND, THIRD = sorted(NAMES, key=lambda name: md5(f"{name}-2".encode()).
 
 
 @pytest.fixture
-def aggregate(make_world):
-    """An aggregator of the only round that has just made its mean, 1.0, of one model; and what it did then."""
+def make(make_world):
+    """A peer of a run of one round."""
     make_world.size = 1
 
-    def build(name: str) -> tuple[Modest, list]:
+    def build(name: str) -> Modest:
         place = make_world.place(name, [("a", "b"), ("b", "c")], Draws(0, name))
-        peer = Modest(replace(place, options={**Modest.options, "samples": 3}, rounds=1))
+        return Modest(replace(place, options={**Modest.options, "samples": 3}, rounds=1))
+
+    return build
+
+
+@pytest.fixture
+def aggregate(make):
+    """An aggregator of the round that has just made its mean, 1.0, of one model; and what it did then."""
+
+    def build(name: str) -> tuple[Modest, list]:
+        peer = make(name)
         peer.step(Start(), 0.0)
         return peer, hear(peer, THIRD, "trained", 1.0)
 
@@ -67,3 +77,13 @@ def test_the_second_sends_its_own_when_the_first_is_silent(aggregate):
     peer, _ = aggregate(SECOND)
     assert sent(list(peer.step(Tick("spread"), 0.0))) == {FIRST: 1.0, THIRD: 1.0}
     assert end(peer) == 1.0
+
+
+def test_who_comes_back_after_the_last_round_looks_for_no_other(make, aggregate):
+    peer, _ = aggregate(FIRST)
+    again = make(FIRST)
+    again.restore(peer.snapshot())
+    effects = list(again.step(Start(recovered=True), 0.0))
+    assert [effect.name for effect in effects if isinstance(effect, Timer)][-1] == "linger"
+    assert Cancel("look") in effects
+    assert end(again) == 1.0
