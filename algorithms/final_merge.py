@@ -24,6 +24,7 @@ Invariants
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from algorithms.echo import MARK, Echo
@@ -88,6 +89,8 @@ class FinalMerge:
         self._told = self._joined = self._lingered = self._done = False
         self.merged: Vector | None = None
         """The merged model with this peer's own statistics, shape ``(d,)``, once there is one."""
+        self.learnt_until = math.inf
+        """When the inner algorithm was done."""
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -140,7 +143,7 @@ class FinalMerge:
         effects: list[Effect] = []
         for effect in self.inner.step(event, now) if self._frozen is None else ():
             if isinstance(effect, Done):
-                self._frozen = effect.vector
+                self._frozen, self.learnt_until = effect.vector, now
             else:
                 effects.append(effect)
         return effects
@@ -224,3 +227,8 @@ class FinalMerge:
     def restore(self, snapshot: Snapshot) -> None:
         """Take up a snapshot."""
         self.inner.restore(snapshot)
+
+
+def time_learnt(algorithm: Algorithm, now: float) -> float:
+    """How long a peer has learnt, in plan units: it no longer does while models are merged."""
+    return min(now, algorithm.learnt_until) if isinstance(algorithm, FinalMerge) else now
