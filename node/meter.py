@@ -34,7 +34,7 @@ STALLED_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """A neighbour: ``"alive"`` or ``"gone"``, and exchanges a second with it, as planned and so far.
+    """A peer: ``"alive"``, ``"suspect"`` or ``"gone"``, and exchanges a second with it, as planned and so far.
 
     Of algorithms without clocks of edges there is the state alone.
     """
@@ -192,8 +192,8 @@ class Meter(Collector):
         yield from self._collect_peers(now)
 
     def _collect_peers(self, now: Status) -> Iterator[Metric]:
-        states = GaugeMetricFamily("gradvine_peers", "neighbours", labels=["state"])
-        for state in ("alive", "gone"):
+        states = GaugeMetricFamily("gradvine_peers", "peers that are watched", labels=["state"])
+        for state in ("alive", "suspect", "gone"):
             states.add_metric([state], sum(peer.state == state for peer in now.peers.values()))
         exchanges = CounterMetricFamily("gradvine_exchanges", "exchanges applied here", labels=["peer"])
         undelivered = CounterMetricFamily("gradvine_undelivered", "messages not delivered", labels=["peer"])

@@ -74,10 +74,11 @@ def samples(address):
 
 def test_rounds_are_shown_in_place_of_rates_where_edges_have_no_clocks(meter, address):
     assert ("gradvine_round",) not in samples(address)
-    meter.show(replace(STATUS, round=12, peers={"n1": PeerStatus("alive"), "n2": PeerStatus("gone")}))
+    states = {"n1": "alive", "n2": "gone", "n3": "suspect", "n4": "suspect"}
+    meter.show(replace(STATUS, round=12, peers={name: PeerStatus(state) for name, state in states.items()}))
     found = samples(address)
     assert found[("gradvine_round",)] == 12
-    assert found[("gradvine_peers", ("state", "gone"))] == 1
+    assert [found[("gradvine_peers", ("state", state))] for state in ("alive", "suspect", "gone")] == [1, 2, 1]
     assert not [name for name, *_ in found if "rate" in name or ("exchanges_total" in name and "lost" not in name)]
     status = json.loads(fetch(address, "/status")[1])
     assert (status["round"], status["peers"]["n1"]["exchanges"]) == (12, None)
