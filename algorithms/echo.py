@@ -11,16 +11,21 @@ is two small messages over each edge, or one over those of the tree, n − 1 sum
 Sums are accumulated in float64 and travel as two vectors of the run's dtype, the rounded sum and what rounding left,
 with the names of those whose models are in it. A peer needs room for its frozen model and one accumulator.
 
-Deaths: whoever loses its parent, or a neighbour that has the wave and has not answered, can't know what is lost with
-it, and begins a new wave. Waves are numbered; the larger (number, root) wins everywhere and everything begins anew, so
-that each death costs at most one restart. Once there is a mean it stays: a peer that has it answers every wave with it.
-So two means can only arise in two parts of a network that don't reach each other.
+Deaths: whoever loses its parent, or a neighbour that may have the wave and has not answered, can't know what is lost
+with it, and begins a new wave. Waves are numbered; the largest wins everywhere and everything begins anew. Neighbours
+that notice a death at the same time cause one restart together. Once there is a mean it stays: a peer that has it
+answers every wave with it. So two means can only arise in two parts of a network that don't reach each other, or when a
+peer asks only after all that had the mean have left.
+
+Who comes back is asked by those that have not answered yet, and is not waited for by those who have heard of it in this
+wave: it would only be lost with all that it had asked in turn. It is given the mean in the end.
 
 Who has the mean tells its neighbours, gives it after a while to those who have not told, and may leave when all have.
 
-Invariant
----------
-A mean is that of exactly the models whose names come with it, each once.
+Invariants
+----------
+* A mean is that of exactly the models whose names come with it, each once. A model that is not finite is in none.
+* A peer that no neighbour loses during the last wave is in its mean, if a path of such peers leads from it to the root.
 
 .. [1] E. J. H. Chang, "Echo algorithms: depth parallel operations on general graphs", IEEE Trans. Software Engineering
    8(4), 1982.
@@ -28,13 +33,14 @@ A mean is that of exactly the models whose names come with it, each once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from algorithms.protocol import Delivered, Effect, Kind, Limits, Message, Send, Timer, Undelivered, Vector
+from algorithms.protocol import Delivered, Effect, Kind, Limits, Message, Reason, Send, Timer, Undelivered, Vector
 from algorithms.view import Standing
 
 MARK = "merge"
@@ -62,9 +68,9 @@ class Echo:
     """
 
     kinds: ClassVar[Mapping[str, Kind]] = {
-        "wave": Kind("neighbour", counts=("root", "ends")),
-        "sum": Kind("neighbour", vectors=("sum", "rest"), counts=("root",), view=True, whole=True),
-        "mean": Kind("neighbour", vectors=("x",), counts=("root",), view=True, whole=True),
+        "wave": Kind("neighbour", counts=("ends",)),
+        "sum": Kind("neighbour", vectors=("sum", "rest"), view=True, whole=True),
+        "mean": Kind("neighbour", vectors=("x",), view=True, whole=True),
         "had": Kind("neighbour"),
     }
 
@@ -73,12 +79,15 @@ class Echo:
     ) -> None:
         self._name, self._nodes, self._limits, self._random = name, sorted(nodes), limits, random
         self._live = set(neighbours)
-        self._wave = (0, -1)  # number, and the root's index
+        self._gone: set[str] = set()  # who was lost last; a late message may make it live all the same
+        self._wave = 0  # its number times the number of nodes, and the root's index: no two roots begin the same
         self._parent = ""
-        self._reached: set[str] = set()  # who has this wave for certain, from this peer
+        self._perhaps: Counter[str] = Counter()  # copies of this wave from this peer that may have arrived
         self._waiting: set[str] = set()
+        self._heard: set[str] = set()  # who has answered in this wave
         self._children: list[str] = []
         self._own: Vector | None = None
+        self._finite = True
         self._total: Vector | None = None
         self._names: set[str] = set()
         self._answered = False
@@ -107,15 +116,16 @@ class Echo:
     # ------------------------------------------------------------------------------------------- what happens
 
     def lead(self, ends: bool = False) -> list[Effect]:
-        """Begin a wave."""
-        self.ends = self.ends or ends
-        if self.mean is not None:
+        """Begin a wave; with ``ends`` it is to end the run of all whom it reaches."""
+        if self.mean is not None or (ends and self.ends and self.under_way):
             return []
-        return self._join((self._wave[0] + 1, self._nodes.index(self._name)), "")
+        self.ends = self.ends or ends
+        count = len(self._nodes)
+        return self._join((self._wave // count + 1) * count + self._nodes.index(self._name), "")
 
     def freeze(self, x: Vector) -> list[Effect]:
         """From now on ``x``, shape ``(d,)``, is this peer's model; it is not written any more."""
-        self._own = x
+        self._own, self._finite = x, bool(torch.isfinite(x).all())
         return self._go_on()
 
     def arrive(self, sender: str, message: Message) -> list[Effect]:
@@ -126,15 +136,15 @@ class Echo:
             self._out.pop((sender, "mean"), None)
             return []
         if self.mean is not None:
-            return [] if message.kind == "mean" or sender in self._had else self._give(sender)
+            return self._answer_late(sender, message.kind)
+        if not message.view.keys() <= set(self._nodes):
+            return []
         if message.kind == "mean":
             return self._learn(sender, message.vectors["x"].clone(), tuple(sorted(message.view)))
-        wave = message.number, int(message.numbers["root"])
         if message.kind == "wave":
-            possible = wave[0] <= self._wave[0] + AHEAD and wave[1] < len(self._nodes)
-            return self._take_wave(sender, wave, bool(message.numbers["ends"])) if possible else []
-        possible = wave == self._wave and message.view.keys() <= set(self._nodes)
-        return self._take_sum(sender, message) if possible else []
+            possible = message.number <= self._wave + AHEAD * len(self._nodes)
+            return self._take_wave(sender, message.number, bool(message.numbers["ends"])) if possible else []
+        return self._take_sum(sender, message) if message.number == self._wave else []
 
     def hear_of(self, event: Delivered | Undelivered) -> list[Effect]:
         """What has become of a message."""
@@ -142,14 +152,19 @@ class Echo:
         message = self._out.get(key)
         if message is None or message.number != event.number:
             return []
-        if isinstance(event, Undelivered) and event.reason.transient:
-            self._tries = min(self._tries + 1, 60)
-            delay = min(self._limits.retry_first * 2.0**self._tries, self._limits.retry_max)
-            return [Timer(f"{MARK} again {event.kind} {event.to}", delay * self._random.uniform(0.5, 1.5))]
+        if isinstance(event, Undelivered):
+            if event.kind == "wave" and event.reason is not Reason.TIMEOUT:
+                self._perhaps[event.to] -= 1
+            if event.to in self._gone and event.reason in (Reason.UNREACHABLE, Reason.TIMEOUT):
+                return self.lose(event.to)
+            if event.reason.transient:
+                self._tries = min(self._tries + 1, 60)
+                delay = min(self._limits.retry_first * 2.0**self._tries, self._limits.retry_max)
+                return [Timer(f"{MARK} again {event.kind} {event.to}", delay * self._random.uniform(0.5, 1.5))]
+            del self._out[key]
+            return self._go_on_without(event.to) if event.kind == "wave" else []
         self._tries = 0
         del self._out[key]
-        if isinstance(event, Delivered) and event.kind == "wave":
-            self._reached.add(event.to)
         return []
 
     def ring(self, timer: str) -> list[Effect]:
@@ -158,86 +173,100 @@ class Echo:
             late = sorted(self._live - self._had)
             return [effect for name in late for effect in self._give(name)]
         _, _, kind, to = timer.split(" ")
-        return [Send(to, self._out[to, kind])] if (to, kind) in self._out else []
+        return [self._say(to, self._out[to, kind])] if (to, kind) in self._out else []
 
     def lose(self, name: str) -> list[Effect]:
         """A neighbour no longer answers."""
         self._live.discard(name)
+        self._gone.add(name)
         self._out = {key: message for key, message in self._out.items() if key[0] != name}
-        if self.mean is not None or not self.under_way:
-            return []
-        if name == self._parent or (name in self._waiting and name in self._reached):
+        if self.mean is None and self.under_way and self._misses(name):
             return self.lead()
-        self._waiting.discard(name)
-        return self._go_on()
+        return self._go_on_without(name)
+
+    def _misses(self, name: str) -> bool:
+        """Whether sums of others may be lost with it."""
+        return name == self._parent or (name in self._waiting and self._perhaps[name] > 0)
 
     def find(self, name: str) -> list[Effect]:
         """A neighbour answers again, and may have forgotten everything."""
         self._live.add(name)
+        self._gone.discard(name)
         self._had.discard(name)
         if self.mean is not None:
             return [Timer(f"{MARK} spread", self._limits.reply_first)]
-        if not self.under_way or self._answered:
+        return self._ask(name) if self.under_way else []
+
+    # ---------------------------------------------------------------------------------------------- up the tree
+
+    def _take_wave(self, sender: str, wave: int, ends: bool) -> list[Effect]:
+        news = ends and not self.ends
+        self.ends = self.ends or ends
+        if wave > self._wave:
+            return self._join(wave, sender)
+        if news:  # which the wave under way does not bring to all
+            return self.lead()
+        if wave < self._wave:  # it has missed the newer one, perhaps by a crash; but not if that came from it
+            return self._ask(sender) if sender != self._parent else []
+        self._heard.add(sender)
+        return self._go_on_without(sender)
+
+    def _ask(self, name: str) -> list[Effect]:
+        """Bring a neighbour into the wave under way, if that can still wait for it."""
+        if self._answered or name in self._heard:
             return []
         self._waiting.add(name)
         return [self._say(name, self._message_of_wave())]
 
-    # ---------------------------------------------------------------------------------------------- up the tree
-
-    def _take_wave(self, sender: str, wave: tuple[int, int], ends: bool) -> list[Effect]:
-        self.ends = self.ends or ends
-        if wave > self._wave:
-            return self._join(wave, sender)
-        if wave < self._wave:  # it has missed the newer one, perhaps by a crash; but not if that came from it
-            return [self._say(sender, self._message_of_wave())] if sender != self._parent else []
-        self._waiting.discard(sender)
-        return self._go_on()
-
-    def _join(self, wave: tuple[int, int], parent: str) -> list[Effect]:
+    def _join(self, wave: int, parent: str) -> list[Effect]:
         """Take part in a wave: everything begins anew."""
         self._wave, self._parent = wave, parent
         self.waves += 1
         self._names, self._total, self._children, self._answered = set(), None, [], False
-        self._waiting, self._reached = self._live - {parent}, set()
+        self._waiting, self._heard, self._perhaps = self._live - {parent}, set(), Counter()
         self._out = {key: message for key, message in self._out.items() if key[1] not in ("wave", "sum")}
         return [*(self._say(name, self._message_of_wave()) for name in sorted(self._waiting)), *self._go_on()]
 
     def _message_of_wave(self) -> Message:
-        return Message("wave", self._wave[0], numbers={"root": self._wave[1], "ends": int(self.ends)})
+        return Message("wave", self._wave, numbers={"ends": int(self.ends)})
 
     def _take_sum(self, sender: str, message: Message) -> list[Effect]:
         if sender not in self._waiting:
             return []
-        if self._names & message.view.keys():  # can't be, unless somebody has forgotten what it did
+        if ({self._name} | self._names) & message.view.keys():  # somebody has forgotten what it did
             return self.lead()
-        self._waiting.discard(sender)
+        self._heard.add(sender)
         self._children.append(sender)
         self._names |= message.view.keys()
         self._add(message.vectors["sum"], message.vectors["rest"])
-        return self._go_on()
+        return self._go_on_without(sender)
 
     def _add(self, *parts: Vector) -> None:
         for part in parts:
             self._total = torch.zeros_like(part, dtype=torch.float64) if self._total is None else self._total
             self._total.add_(part)
 
+    def _go_on_without(self, name: str) -> list[Effect]:
+        """Nobody needs to wait for it any more."""
+        self._waiting.discard(name)
+        return self._go_on()
+
     def _go_on(self) -> list[Effect]:
         """Answer the parent, or divide, if everything is there."""
         if self._own is None or not self.under_way or self._waiting or self._answered or self.mean is not None:
             return []
         self._answered = True
-        self._names.add(self._name)
-        self._add(self._own)
+        if self._finite:
+            self._names.add(self._name)
+        self._add(self._own if self._finite else torch.zeros_like(self._own))
         total, self._total = self._total, None
         assert total is not None
         if not self._parent:
-            mean = total.div_(len(self._names)).to(self._own.dtype)
+            mean = total.div_(max(len(self._names), 1)).to(self._own.dtype)
             return self._learn("", mean, tuple(sorted(self._names)))
-        rounded = total.to(self._own.dtype)
+        rounded = total.to(self._own.dtype, copy=True)
         rest = total.sub_(rounded).to(self._own.dtype)
-        names = {name: Standing() for name in sorted(self._names)}
-        numbers = {"root": self._wave[1]}
-        message = Message("sum", self._wave[0], {"sum": rounded, "rest": rest}, numbers, names, whole=True)
+        message = Message("sum", self._wave, {"sum": rounded, "rest": rest}, view=_of(self._names), whole=True)
         return [self._say(self._parent, message)]
 
     # -------------------------------------------------------------------------------------------- down the tree
@@ -249,18 +278,31 @@ class Echo:
         if sender:
             self._had.add(sender)
         given = [effect for name in self._children if name in self._live for effect in self._give(name)]
-        told = [self._say(name, Message("had", self._wave[0])) for name in sorted(self._live)]
+        told = [self._say(name, Message("had", self._wave)) for name in sorted(self._live)]
         return [*given, *told, Timer(f"{MARK} spread", self._limits.reply_first)]
+
+    def _answer_late(self, sender: str, kind: str) -> list[Effect]:
+        """Whoever still asks has not had the mean, or has forgotten it."""
+        if kind == "mean":
+            return [self._say(sender, Message("had", self._wave))]
+        if kind == "wave":
+            self._had.discard(sender)
+        return self._give(sender) if sender not in self._had else []
 
     def _give(self, name: str) -> list[Effect]:
         assert self.mean is not None
         if (name, "mean") in self._out:
             return []
-        members = {member: Standing() for member in self.members}
-        message = Message("mean", self._wave[0], {"x": self.mean}, {"root": self._wave[1]}, members, whole=True)
-        return [self._say(name, message)]
+        return [self._say(name, Message("mean", self._wave, {"x": self.mean}, view=_of(self.members), whole=True))]
 
     def _say(self, to: str, message: Message) -> Send:
         """Send what is to be repeated until it is delivered."""
         self._out[to, message.kind] = message
+        if message.kind == "wave":
+            self._perhaps[to] += 1
         return Send(to, message)
+
+
+def _of(names: Iterable[str]) -> dict[str, Standing]:
+    """Names as a message carries them."""
+    return {name: Standing() for name in sorted(names)}

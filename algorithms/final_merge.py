@@ -77,7 +77,9 @@ class FinalMerge:
         self.inner = inner
         self.kinds = {**inner.kinds, **Echo.kinds}
         self.options, self.defaults, self.tempo = inner.options, inner.defaults, inner.tempo
-        self._limits, self._layout = place.limits, place.layout
+        self._limits = place.limits
+        slots = [slot for slot in place.layout.slots if slot.kind == "statistic"]
+        self._statistics = [slice(slot.offset, slot.offset + slot.size) for slot in slots]
         self._first = place.name == min(place.nodes)
         random = place.draw("final merge")
         self._patience = place.limits.linger * random.uniform(1, 2)
@@ -86,7 +88,7 @@ class FinalMerge:
         self._frozen: Vector | None = None
         self._at: Vector | None = None
         self._merges = True
-        self._told = self._joined = self._lingered = self._done = False
+        self._told = self._joined = self._given = self._lingered = self._done = False
         self.merged: Vector | None = None
         """The merged model with this peer's own statistics, shape ``(d,)``, once there is one."""
         self.learnt_until = math.inf
@@ -113,7 +115,8 @@ class FinalMerge:
         if self._frozen is not None and self._merges and not self._joined:
             self._joined = True
             effects += self._join(self._frozen)
-        if self._echo.mean is not None and self._at is None and self._frozen is not None:
+        if self._echo.mean is not None and not self._given and self._frozen is not None:
+            self._given = True
             effects += self._merge(self._echo.mean, self._frozen)
         return effects + self._end() if self._over else effects
 
@@ -132,8 +135,8 @@ class FinalMerge:
         elif isinstance(event, PeerUp):
             effects = self._echo.find(event.name)
         elif isinstance(event, Finish):
-            effects = self._echo.lead(ends=True) if event.lead else []
-            told, self._merges, self._told = self._told, event.merge, True
+            effects = self._echo.lead(ends=True) if event.lead and self._merges else []
+            told, self._merges, self._told = self._told, self._merges and event.merge, True
             if told:  # it settles already
                 return effects
         return effects + self._hand_in(event, now)
@@ -172,26 +175,26 @@ class FinalMerge:
         if self._echo.mean is not None:
             return []
         stalled, self._waves_then = self._echo.waves == self._waves_then, self._echo.waves
-        self._stalls += stalled
+        self._stalls += 1  # whoever began the last one: a slow peer is not to make all others begin in turn
         again = Timer(STALL, 2 * self._patience * min(2.0**self._stalls, STALL_MAX))
         return [*self._echo.lead(), again] if stalled else [again]
 
     def _merge(self, mean: Vector, frozen: Vector) -> list[Effect]:
         """Here is the mean; the peer's own statistics belong into it."""
         linger = Timer(LINGER, self._limits.linger)
-        self._at = mean.clone()
-        slots = [slot for slot in self._layout.slots if slot.kind == "statistic"]
-        if not slots:
-            self.merged = self._at
+        if not self._statistics or not self.members:  # nobody's model was finite
+            self.merged = mean if self.members else frozen
             return [linger]
-        for slot in slots:
-            part = slice(slot.offset, slot.offset + slot.size)
+        self._at = mean.clone()
+        for part in self._statistics:
             self._at[part] = frozen[part]
         return [linger, Train(STATISTICS, self._at.clone(), STATISTICS_STEPS, lr_factor=0.0)]
 
     def _estimated(self, change: Vector) -> list[Effect]:
         assert self._at is not None
-        self.merged = self._at.add_(change)  # which is zero but for statistics
+        for part in self._statistics:
+            self._at[part] += change[part]
+        self.merged, self._at = self._at, None
         return []
 
     @property
