@@ -26,12 +26,11 @@ Invariants
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from statistics import median
 from typing import Any, ClassVar
 
 from algorithms.chebyshev import omegas
+from algorithms.lateness import Lateness
 from algorithms.protocol import (
     Arrival,
     Cancel,
@@ -59,17 +58,8 @@ from algorithms.protocol import (
     Vector,
 )
 
-LATENESSES, LATENESSES_MIN = 64, 8
-"""Of how many past messages the deadline is made, at most and at least."""
-
-DEVIATIONS = 10.0
-"""Median absolute deviations beyond the median that are waited."""
-
 KEPT = 2
 """Models of one neighbour that are kept for steps to come."""
-
-REMEMBERED = 1024
-"""Gossip steps of which it is known when the own z was ready: how late one may be for its lateness to count."""
 
 
 class Rounds:
@@ -96,8 +86,8 @@ class Rounds:
         self._quiet: set[str] = set()
         self._down: set[str] = set()
         # After local steps, which differ, neighbours are late by more than between two gossip steps.
-        self._lateness: tuple[deque[float], deque[float]] = (deque(maxlen=LATENESSES), deque(maxlen=LATENESSES))
-        self._ready: dict[int, float] = {}
+        first, least = max(4.0 * place.local_steps, place.limits.reply_first), float(place.local_steps)
+        self._lateness = Lateness(first, least), Lateness(first, least)
         self._sent: dict[int, Message] = {}
         self._unheard: set[tuple[str, int]] = set()
         self._tries = dict.fromkeys(self._weights, 0)
@@ -158,18 +148,17 @@ class Rounds:
         self._sent = {k: message for k, message in self._sent.items() if k >= number - 1}
         self._unheard = {(to, k) for to, k in self._unheard if k in self._sent}
         self._sent[number] = message = Message("model", number, {"x": sent})
-        self._ready[number] = now
-        if len(self._ready) > REMEMBERED:
-            del self._ready[next(iter(self._ready))]
+        lateness = self._lateness_of(number)
+        lateness.begin(number, now)
         there = [name for name in self._weights if name not in self._down]
         self._unheard |= {(name, number) for name in there}
         for kept in self._inbox.values():
             for old in [k for k in kept if k < number]:
                 del kept[old]
             if number in kept:
-                self._note(number, kept[number][1] - now)  # below 0: it was there first
+                lateness.note(number, kept[number][1])
         effects: list[Effect] = [Send(name, message) for name in there]
-        return effects + self._go_on(now) if not self._missing() else [*effects, Timer("deadline", self._patience())]
+        return effects + self._go_on(now) if not self._missing() else [*effects, Timer("deadline", lateness.patience)]
 
     def _missing(self) -> list[str]:
         """Neighbours that are waited for."""
@@ -183,17 +172,8 @@ class Rounds:
             and self._newest[name] <= number + 1
         ]
 
-    def _patience(self) -> float:
-        """Units to wait for neighbours once the own model is ready."""
-        lateness = self._lateness[self.step_done > 0]
-        if len(lateness) < LATENESSES_MIN:
-            return max(4.0 * self._local_steps, self._limits.reply_first)
-        middle = median(lateness)
-        spread = median(abs(late - middle) for late in lateness)
-        return max(float(self._local_steps), middle + DEVIATIONS * spread)
-
-    def _note(self, number: int, late: float) -> None:
-        self._lateness[(number - 1) % self._steps > 0].append(late)
+    def _lateness_of(self, number: int) -> Lateness:
+        return self._lateness[(number - 1) % self._steps > 0]
 
     def _go_on(self, now: float) -> list[Effect]:
         """Mix with what is there, and begin the next step or round."""
@@ -235,8 +215,7 @@ class Rounds:
             return []
         self._newest[name] = max(self._newest[name], number)
         self._quiet.discard(name)
-        if number in self._ready:
-            self._note(number, now - self._ready[number])
+        self._lateness_of(number).note(number, now)
         kept = self._inbox[name]
         if number < self.number or number in kept:
             return []
