@@ -9,7 +9,9 @@ from algorithms.fedavg import Fedavg, Fedsam
 from algorithms.gossip import Gossip
 from algorithms.gossip_learning import GossipLearning
 from algorithms.modest import Modest
+from algorithms.noloco import Noloco
 from algorithms.protocol import Algorithm
+from algorithms.single_merge import SingleMerge
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "gossip": Gossip,
@@ -23,4 +25,6 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "fedsam": Fedsam,
     "gossip-learning": GossipLearning,
     "modest": Modest,
+    "single-merge": SingleMerge,
+    "noloco": Noloco,
 }

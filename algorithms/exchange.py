@@ -87,6 +87,8 @@ class Exchanges:
         ``apply(sign, w, now)`` moves the algorithm's state by ``sign * w``: +1 at the responder, -1 at the initiator.
     live : bool
         Whether what ``read`` returns is written later, so that a copy of it is sent.
+    clocked : bool
+        Whether the edges have clocks; else exchanges begin with :meth:`begin` only.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Exchanges:
         read: Callable[[float], Vector],
         apply: Callable[[int, Vector, float], None],
         live: bool = True,
+        clocked: bool = True,
     ) -> None:
         self._read = read
         self._apply = apply
@@ -106,7 +109,9 @@ class Exchanges:
         self.owned = {name: OwnedEdge() for name, edge in edges if edge.owned}
         self.answered = {name: AnsweredEdge() for name, edge in edges if not edge.owned}
         self._clocks = {
-            name: PoissonClock("clock " + name, edge.rate, self._random) for name, edge in edges if edge.owned
+            name: PoissonClock("clock " + name, edge.rate, self._random)
+            for name, edge in edges
+            if edge.owned and clocked
         }
         self._queue: deque[str] = deque()
         self._out = 0
@@ -140,7 +145,8 @@ class Exchanges:
             effects.append(Save(durable=True))
         for name, edge in self.owned.items():
             edge.begun_at = now
-            effects.append(self._clocks[name].start(now))
+            if name in self._clocks:
+                effects.append(self._clocks[name].start(now))
             if edge.pending or edge.due:
                 self._enqueue(name, edge)
         return effects + self._offer_next(now)
@@ -148,19 +154,24 @@ class Exchanges:
     def _tick(self, event: Tick, now: float) -> list[Effect]:
         what, _, name = event.name.partition(" ")
         if what == "clock":
-            return self._clock_tick(name, self.owned[name], now)
+            return self._clock_tick(name, now)
         if what == "retry":
             return self._retry(name, self.owned[name], now)
         return []
 
-    def _clock_tick(self, name: str, edge: OwnedEdge, now: float) -> list[Effect]:
+    def _clock_tick(self, name: str, now: float) -> list[Effect]:
+        return [self._clocks[name].rearm(now), *self.begin(name, now)]
+
+    def begin(self, name: str, now: float) -> list[Effect]:
+        """One more exchange along an edge that this peer owns, now or after those that are due already."""
+        edge = self.owned[name]
         if edge.due < self._limits.ticks_due_max:
             edge.due += 1
         else:
             edge.missed += 1
         if edge.phase == IDLE:
             self._enqueue(name, edge)
-        return [self._clocks[name].rearm(now), *self._offer_next(now)]
+        return self._offer_next(now)
 
     def _enqueue(self, name: str, edge: OwnedEdge) -> None:
         edge.phase = QUEUED

@@ -49,9 +49,12 @@ class Pairwise:
     live: ClassVar[bool] = True
     """Whether ``_read`` returns a vector of the state itself, not a new one."""
 
+    clocked: ClassVar[bool] = True
+    """Whether the edges' clocks begin exchanges, not the algorithm."""
+
     def __init__(self, place: Place, ledger_share: float) -> None:
         self._ledger_share, self._linger = ledger_share, place.limits.linger
-        self.exchanges = Exchanges(place, read=self._read, apply=self._move, live=self.live)
+        self.exchanges = Exchanges(place, read=self._read, apply=self._move, live=self.live, clocked=self.clocked)
         self._done = False
 
     # ------------------------------------------------------------------------------ what an algorithm adds

@@ -97,10 +97,10 @@ class NoSave(Remembered):
 class DropsTicks(Remembered):
     """Drops a tick that comes while an exchange is under way."""
 
-    def _clock_tick(self, name: str, edge: object, now: float) -> list[Effect]:
+    def _clock_tick(self, name: str, now: float) -> list[Effect]:
         if self.owned[name].pending:
             return [self._clocks[name].rearm(now)]
-        return super()._clock_tick(name, edge, now)
+        return super()._clock_tick(name, now)
 
 
 EXCHANGES = {kind.__name__: kind for kind in (Remembered, NoDedupe, Unrounded, AnyReply, NoSave, DropsTicks)}
