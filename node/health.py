@@ -94,11 +94,16 @@ class Patience:
         """Doubled with each answer that did not come in time, up to :data:`WAIT_FIRST_S`."""
         return min(self._usual_s * 2.0 ** min(self._timeouts, 10), WAIT_FIRST_S)
 
+    @property
+    def learnt(self) -> bool:
+        """Whether enough answers are known."""
+        return len(self._took_s) >= ANSWERS_MIN
+
     def answered(self, took_s: float) -> None:
         """An answer came in time."""
         self._timeouts = 0
         self._took_s.append(took_s)
-        if len(self._took_s) >= ANSWERS_MIN:
+        if self.learnt:
             middle = median(self._took_s)
             spread = median(abs(each - middle) for each in self._took_s)
             self._usual_s = min(max(middle + DEVIATIONS * spread, WAIT_MIN_S), WAIT_FIRST_S)

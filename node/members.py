@@ -2,12 +2,12 @@
 
 Theory of operation
 -------------------
-Whatever comes from a peer proves that it is alive. A neighbour that has been silent for about a second is pinged. One
-that can't be reached, or does not answer two pings in a row in their time, is suspect, as in SWIM [1]_: it is pinged
-several times more, and gone if nothing is heard of it in all that time. From then on it is pinged again and again,
-ever more rarely, until it answers. The outcomes of sends decide nothing by themselves: a failed one only brings the
-next ping forward, so that a connection that works in one direction and not yet in the other, as after a restart, can't
-make a peer come and go as fast as messages fly.
+Whatever comes from a peer proves that it is alive. A neighbour that has been silent for about a second is pinged, as is
+one of whose answers too few are known to say how long they take. One that can't be reached, or does not answer two
+pings in a row in their time, is suspect, as in SWIM [1]_: it is pinged several times more, and gone if nothing is heard
+of it in all that time. From then on it is pinged again and again, ever more rarely, until it answers. The outcomes of
+sends decide nothing by themselves: a failed one only brings the next ping forward, so that a connection that works in
+one direction and not yet in the other, as after a restart, can't make a peer come and go as fast as messages fly.
 
 Members that are no neighbours are acquaintances. They are taken to be there when they are met, and then one of them a
 second is pinged, whichever is next on a list that is shuffled anew after each pass: that costs the same however many
@@ -223,7 +223,8 @@ class Members:
         """A neighbour, for ever."""
         while True:
             one.hurry = trio.Event()
-            if one.doubted or one.untold or self.health.awake_s() - one.heard_s >= SILENCE_S / 2:
+            silent = self.health.awake_s() - one.heard_s >= SILENCE_S / 2
+            if silent or one.doubted or one.untold or not one.patience.learnt:
                 one.untold = False
                 await self._visit(name, one)
             else:
