@@ -30,13 +30,13 @@ from statistics import median
 from algorithms.protocol import Cancel, Effect, Limits, Message, Reason, Send, Timer
 
 TRIPS, TRIPS_MIN = 64, 8
-"""Of how many past pings the patience is made, at most and at least."""
+"""Of how many past pings the patience is made at most; with how many their own spread is enough to go by."""
 
 DEVIATIONS = 5.0
 """Median absolute deviations beyond the median after which a ping is repeated."""
 
 FLOOR = 0.1
-"""The least patience, as a part of the patience while too few pings are known."""
+"""The least patience, as a part of the patience while no ping has been answered."""
 
 REPEAT = 0.5
 """After this part of the patience a ping is repeated."""
@@ -66,7 +66,7 @@ class Sampler:
     name : str
         The peer itself, which answers at once.
     limits : Limits
-        The patience while too few pings are known is ``reply_first``.
+        The patience while no ping has been answered is ``reply_first``.
     ping : callable
         ``ping(name)`` is the message that asks a peer.
     fail : callable
@@ -83,10 +83,12 @@ class Sampler:
     def patience(self) -> float:
         """Units that an answer is waited for."""
         longest = self._limits.reply_first
-        if len(self._trips) < TRIPS_MIN:
+        if not self._trips:
             return longest
         middle = median(self._trips)
         spread = median(abs(trip - middle) for trip in self._trips)
+        if len(self._trips) < TRIPS_MIN:
+            spread = max(spread, middle / 2)  # as RFC 6298 has it for the first
         return min(max((middle + DEVIATIONS * spread) / REPEAT, FLOOR * longest), longest)
 
     def begin(self, key: str, wanted: int, candidates: Sequence[str], then: Then, now: float) -> list[Effect]:
