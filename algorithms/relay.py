@@ -8,6 +8,9 @@ the model too. As soon as another peer has it, those who gave the models it was 
 a mean of theirs, ``learnt`` if it was trained from theirs. So at any time at least two generations of a model are held,
 and a round is lost only with everybody who holds one of them.
 
+A mean for which too few receivers are found waits for more, the longer the fewer there are: of a network that is
+divided, the part with more peers should be further when they meet again. Then it goes to those that there are.
+
 A baton of a round that others are known to have finished is dropped.
 
 Invariant
@@ -161,8 +164,12 @@ class Relay:
     def _send(self, baton: Baton, sample: list[str], now: float) -> list[Effect]:
         """To those of the sample who don't have it yet."""
         members, to = self._members, [name for name in sample if name not in baton.told]
-        if not sample and members.own.left:
-            return self.drop(baton.kind, now)
+        if not sample:
+            return self.drop(baton.kind, now)  # a peer that leaves is none itself, and there is no other
+        if baton.kind == "aggregated" and not baton.tries and not members.own.left:
+            missing = min(baton.wanted, members.present) / len(sample) - 1
+            if missing > 0:
+                return [Timer(f"watch {baton.kind}", missing * self.patience)]
         others = [name for name in to if name != self._name]
         for name in others:
             baton.sent.setdefault(name, members.view.version)
