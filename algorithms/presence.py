@@ -7,10 +7,10 @@ model; then it tells some members at random that it is there. Who comes back fro
 who leaves tells some that it has.
 
 Everybody listens for new rounds. Who has heard of one since it last looked asks a few members at random all the same,
-rarely, so that nobody who is never sampled loses touch; who has not asks more, and soon again. When twice in a row
-nothing is new, the round is lost with all who worked on it, or this peer is cut off. Then it asks whoever has a newer
-model for that; or, if nobody has, :attr:`Presence.revive` says that it is up to this peer to go on. Peers with older
-models wait longer.
+rarely, so that nobody who is never sampled loses touch; who has not asks soon again, more each time. When twice in a
+row nothing is new, the round is lost with all who worked on it, or this peer is cut off. Then it asks whoever has a
+newer model for that; or, if nobody has, :attr:`Presence.revive` says that it is up to this peer to go on. Peers with
+older models wait longer.
 
 Invariant
 ---------
@@ -31,6 +31,9 @@ ROUNDS_SILENT = 6
 
 PROBES = 3
 """Members that are asked for news while there are some."""
+
+PROBES_MAX = 100
+"""Members that are asked at most while there are none; twice as many each time."""
 
 CALM_MAX = 4
 """By how much it takes longer until the next look while there are."""
@@ -175,8 +178,10 @@ class Presence:
             effects += self._ask_for_model(self._holder)
         self._answers = 0
         self._newest = 0
-        asked = self._members.others(self._tell if self.silences else PROBES)
-        return effects + [Send(name, self._members.ping(name)) for name in asked]
+        if self.silences:
+            self._members.admit()  # whoever comes now waits for no model: there is none on its way
+        count = min(self._tell * 2 ** min(self.silences, 10), PROBES_MAX) if self.silences else PROBES
+        return effects + [Send(name, self._members.ping(name)) for name in self._members.others(count)]
 
     @property
     def revive(self) -> bool:
