@@ -14,7 +14,7 @@ from algorithms.compression import CODECS
 from algorithms.layout import Layout, Slot
 from algorithms.merging import MERGINGS
 from algorithms.modest import Modest
-from algorithms.protocol import Compute, Effect, Gradient, Limits, Place, Snapshot, Train, Trained, Vector
+from algorithms.protocol import Compute, Effect, Gradient, Limits, Place, Snapshot, Start, Train, Trained, Vector
 from node.draws import Draws
 from node.testbed.simulated import Physics
 from node.testbed.virtual import World
@@ -65,6 +65,8 @@ class Log:
 
     trained: list[Work] = field(default_factory=list)
     averaged: list[Work] = field(default_factory=list)
+    lives: dict[str, list[int]] = field(default_factory=dict)
+    """The counter with which each life of a peer began."""
 
     def models(self, since: float = 0.0, until: float = math.inf) -> dict[int, set[bytes]]:
         """From which models each round was trained."""
@@ -83,6 +85,11 @@ def watched(rule: type[Modest], log: Log) -> type[Modest]:
         def __init__(self, place: Place) -> None:
             super().__init__(place)
             self.life = next(lives)
+
+        def _start(self, event: Start, now: float) -> list[Effect]:
+            effects = super()._start(event, now)
+            log.lives.setdefault(self._name, []).append(self.members.own.counter)
+            return effects
 
         def _work(self, now: float, number: int, x: Vector, givers: tuple[str, ...] = ()) -> Work:
             return Work(now, self._name, self.life, number, float(x[0]), x.numpy().tobytes(), givers)
