@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 
 import numpy as np
 import pytest
@@ -148,3 +147,137 @@ def test_several_aggregators_do_not_part_for_more_than_a_round(seed):
     # nobody goes on from a mean that has missed a round: all of a round's models have the same number of rounds in them
     values = {number: {w.value for w in log.trained if w.number == number} for number in models}
     assert all(values[number] == {number - 1.0} for number in values)
+
+
+def test_a_peer_that_is_cut_off_for_long_never_gets_ahead_of_the_others():
+    """Those who are quiet for longer than the window are not asked any more: that must not make it faster."""
+    cut = Partition(CUT, 700.0, frozenset({"n0"}))
+    open_world = OpenWorld(5, 2, 1, 0, Physics(Faults(delay=0.4, partitions=(cut,))), options={"window": 5})
+    world, log = open_world.world, open_world.log
+    world.start()
+    world.run(699.0)
+    alone, others = (newest(open_world, side) for side in ({"n0"}, {"n1", "n2", "n3", "n4"}))
+    assert 20 < alone < others
+    value = max((w.number, w.value) for w in log.averaged if w.name != "n0")[1]
+    world.run(900.0)
+    assert min(w.value for w in log.trained if w.number > others + 2) >= value
+    assert max(w.number for w in log.trained if w.name == "n0") > others + 20
+
+
+# ----------------------------------------------------------------------------------- those who fall out
+
+
+def small(seed: int = 0, **changes) -> OpenWorld:
+    physics = Physics(Faults(delay=0.1), step_jitter=0.2, silent=bool(seed % 2))
+    open_world = OpenWorld(**{"n": N, "samples": SAMPLES, "seed": seed, "physics": physics, **changes})
+    open_world.world.start()
+    return open_world
+
+
+def trains(open_world: OpenWorld) -> list[str]:
+    return [name for name, peer in open_world.world.peers.items() if peer.job]
+
+
+def averages(open_world: OpenWorld) -> list[str]:
+    return [name for name, peer in open_world.live().items() if peer._average]
+
+
+def revivals(open_world: OpenWorld) -> int:
+    return sum(peer.counters()["revivals"] for peer in open_world.live().values())
+
+
+def goes_on(open_world: OpenWorld, after: int, rounds: int = 15) -> bool:
+    return open_world.run_until(lambda: any(w.number > after + rounds for w in open_world.log.averaged), 300.0)
+
+
+def to_the_middle(open_world: OpenWorld, who, count: int) -> int:
+    """Until so many work on a round after the fifth; returns the number of the last one."""
+    world, log = open_world.world, open_world.log
+    world.run(10.0)
+    assert open_world.run_until(lambda: len(who(open_world)) == count, 100.0, step=0.02)
+    return log.trained[-1].number
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("who", "count"), [(trains, SAMPLES), (averages, 1), (averages, 2)])
+def test_a_round_outlives_all_who_work_on_it(who, count, seed):
+    """What they had is still with those who had sent it to them, unless these are the same: nothing is done anew."""
+    open_world = small(seed, aggregators=count if who is averages else 1)
+    log, number = open_world.log, to_the_middle(open_world, who, count)
+    open_world.world.run(open_world.world.now + 0.35)  # until the aggregator's givers have heard that others have it
+    stopped = set(who(open_world))
+    for name in stopped:
+        open_world.world.stop(name)
+    makers = log.averaged if who is trains else [work for work in log.trained if work.number == number]
+    lost = {work.name for work in makers if work.number == number} <= stopped
+    assert goes_on(open_world, number)
+    assert (revivals(open_world) > 0) == lost
+    assert lost or all(work.value == work.number - 1 for work in log.averaged)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("aggregators", [1, 2])
+def test_when_a_round_is_lost_the_newest_model_that_is_left_goes_on(aggregators, seed):
+    """Whoever trains, averages or keeps a model for others stops at once."""
+    open_world = small(seed, aggregators=aggregators)
+    number = to_the_middle(open_world, trains, SAMPLES)
+    best = max(float(peer.x[0]) for peer in open_world.live().values())
+    for name, peer in open_world.live().items():
+        if open_world.world.peers[name].job or peer._average or len(peer._relay):
+            open_world.world.stop(name)
+    left, stopped = max(float(peer.x[0]) for peer in open_world.live().values()), open_world.world.now
+    assert goes_on(open_world, number)
+    after = [work for work in open_world.log.averaged if work.time > stopped]
+    assert revivals(open_world) > 0
+    assert min(work.value for work in after) == left + 1 >= best - 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_participant_that_leaves_finishes_its_round(seed):
+    open_world = small(seed)
+    number = to_the_middle(open_world, trains, SAMPLES)
+    leaver = trains(open_world)[0]
+    open_world.world.leave(leaver)
+    assert goes_on(open_world, number)
+    assert open_world.world.peers[leaver].done is not None
+    assert any(leaver in work.givers for work in open_world.log.averaged if work.number == number + 1)
+    assert max(work.number for work in open_world.log.trained if work.name == leaver) == number
+    assert all(peer.members.view.of(leaver).left for peer in open_world.live().values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_only_aggregator_that_leaves_hands_its_mean_on(seed):
+    open_world = small(seed)
+    number = to_the_middle(open_world, averages, 1)
+    (leaver,) = averages(open_world)
+    open_world.world.leave(leaver)
+    assert goes_on(open_world, number)
+    assert open_world.world.peers[leaver].done is not None
+    assert [work.name for work in open_world.log.averaged if work.number == number + 1] == [leaver]
+    assert revivals(open_world) == 0
+    assert all(work.value == work.number - 1 for work in open_world.log.averaged)
+
+
+# ------------------------------------------------------------------------------------------- those who join
+
+
+@pytest.mark.parametrize("trouble", ["none", "cut off", "gone", "gone after the welcome"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_peer_joins_whatever_becomes_of_its_contact(trouble, seed):
+    cut = (Partition(5.0, 1000.0, frozenset({"n0"})),) if trouble == "cut off" else ()
+    physics = Physics(Faults(delay=0.1, partitions=cut), step_jitter=0.2)
+    open_world = OpenWorld(N, SAMPLES, 1, seed, physics, late={"n7": "n0"})
+    world, log = open_world.world, open_world.log
+    world.start()
+    world.at(20.0, lambda: world.join("n7"))
+    if "gone" in trouble:
+        world.at(10.0 if trouble == "gone" else 20.4, lambda: world.stop("n0"))
+    world.run(21.0)
+    assert open_world.run_until(lambda: any(work.name == "n7" for work in log.trained), 200.0)
+    peer = world.peers["n7"].algorithm
+    assert not peer.members.newcomer
+    assert min(work.number for work in log.trained if work.name == "n7") > 5
+    knows = [other for other in open_world.live() if other != "n0" or trouble != "cut off"]
+    assert open_world.run_until(
+        lambda: all(world.peers[name].algorithm.members.view.of("n7").address == "host:n7" for name in knows), 100.0
+    )
