@@ -36,7 +36,7 @@ async def test_a_view_arrives_as_it_was_sent(wires):
 
 async def test_a_long_view_is_read_beside_other_calls(wires):
     view = {f"peer-{number}": Standing(number, 0, False, f"10.0.0.1:{number + 1}") for number in range(20_000)}
-    async with wires.pair(kinds=KINDS) as (a, b):
+    async with wires.pair(kinds=KINDS, open_=True) as (a, b):
         await a.transport.send("b", Message("standing", 1, view=view))
         assert (await b.take())[1].view == view
 
@@ -60,7 +60,7 @@ async def test_views_that_are_none(wires, case):
 
 
 async def test_a_view_takes_room_in_the_inbox(wires):
-    async with wires.pair(kinds=KINDS, inbox_bytes_max=VIEW_GROWTH * 2**20 + 24) as (_, b):
+    async with wires.pair(kinds=KINDS, open_=True, inbox_bytes_max=VIEW_GROWTH * 2**20 + 24) as (_, b):
         view = {f"{number:063}": Standing() for number in range(10_000)}  # two thirds of the largest
         assert await b.call(b.frames(Message("standing", 1, view=view))) == "ACCEPTED"
         assert await b.call(b.frames(Message("standing", 2, view=view))) == "BUSY"
