@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import trio
 
+from algorithms.final_merge import FinalMerge, time_learnt
 from node.keeping_up import Pulse
 from node.members import Members
 from node.meter import PeerStatus, Status
@@ -86,8 +87,21 @@ class Account:
             peers=self._peers(unit_s),
         )
 
+    @property
+    def merging(self) -> bool:
+        """Whether the peer has stopped learning, and the models of all are being merged."""
+        algorithm = self._peer.algorithm
+        return isinstance(algorithm, FinalMerge) and algorithm.merging
+
+    @property
+    def _learnt(self) -> tuple[float, float]:
+        """How long the peer has learnt, in units and in seconds."""
+        clock, now = self._peer.clock, self._peer.clock.now()
+        units = time_learnt(self._peer.algorithm, now)
+        return units, clock.seconds - (now - units) * clock.unit_s
+
     def _peers(self, unit_s: float) -> dict[str, PeerStatus]:
-        asked, counts, seconds = self.rates_asked, self.exchanges_with, self._peer.clock.seconds
+        asked, counts, (_, seconds) = self.rates_asked, self.exchanges_with, self._learnt
         return {
             name: PeerStatus(state, asked[name] / unit_s, counts[name] / seconds if seconds else 0.0, counts[name])
             if name in counts
@@ -109,7 +123,7 @@ class Account:
     @property
     def rates_achieved(self) -> dict[str, float]:
         """Exchanges a unit with each neighbour, so far."""
-        units = self._peer.clock.now()
+        units, _ = self._learnt
         return {name: count / units if units else 0.0 for name, count in self.exchanges_with.items()}
 
     @property
@@ -146,11 +160,11 @@ class Account:
         """A line of the run record."""
         parts, peer = self._parts, self._peer
         figures, counters = peer.figures, peer.algorithm.counters()
-        units, unit_s = peer.clock.now(), peer.clock.unit_s
+        (units, seconds), unit_s = self._learnt, peer.clock.unit_s
         counted = {"exchanges": 0, "lost_exchanges": 0, "missed_ticks": 0, **counters}
         return {
             "peer": parts.orders.name,
-            "seconds": peer.clock.seconds,
+            "seconds": seconds,
             "units": units,
             "unit_s": unit_s,
             "transport": "grpc" if parts.identity is None else "grpc+mtls",

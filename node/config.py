@@ -104,6 +104,9 @@ class RunConfig(BaseModel):
     alpha: float = Field(0.1, gt=0, description="concentration of the Dirichlet split; small is heterogeneous")
     merging: str = Field("mean", description="rule by which models are merged")
     codec: str = Field("none", description="compression of vectors on the wire")
+    final_merge: bool | None = Field(
+        None, description="end with one exact merge of all models; default: on, where membership is not open"
+    )
     init: Literal["common", "own"] = Field("common", description="one initial model for all peers, or one each")
     options: dict[str, str] = Field(default_factory=dict, description="options of algorithm and task, key=value")
     time_unit: TimeUnit | None = Field(

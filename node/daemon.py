@@ -6,9 +6,10 @@ The peer listens, agrees with all others on how long a unit of time is unless th
 neighbours, and its clock starts. From then on several things run side by side: the peer's loop, its pings, its reports,
 and the status pages in threads of their own.
 
-SIGTERM and SIGINT end the run in order: the algorithm settles what is under way, the last snapshot, report and state
-are written, and the process ends within :data:`STOP_S`, if need be by force. SIGHUP reads certificates and the list of
-the denied again, which also happens once a minute.
+SIGTERM and SIGINT end this peer's part in order: the algorithm settles what is under way, the last snapshot, report and
+state are written, and the process ends within :data:`STOP_S`, if need be by force. The others go on; the final merge is
+theirs. Where the run itself ends, by its length or an operator's order, the peer takes part in that before it goes.
+SIGHUP reads certificates and the list of the denied again, which also happens once a minute.
 
 Invariant
 ---------
@@ -36,7 +37,10 @@ from node.pace import Agreement
 from node.pages import serve_pages
 from node.parts import Parts
 from node.peer import Peer
+from node.place import ends_in_merge
+from node.testbed.merged import FOLDER, write_merged
 from node.testbed.record import write_line, write_state
+from node.wire.ending import Ending
 from node.wire.grpc import GrpcTransport, open_grpc
 
 log = logging.getLogger(__name__)
@@ -97,6 +101,7 @@ class Daemon:
         self._code = 0
         self._stopping = trio.Event()
         self._phase = "waiting"
+        self._ending = Ending(ends_in_merge(parts.config))
         self._keeping_up = KeepingUp(parts.tempo.exchange_units_max)
         self._members: Members
         self._account: Account | None = None
@@ -114,6 +119,7 @@ class Daemon:
                 observer=parts.meter,
                 agreement=self._agreement,
                 plan=parts.plan if parts.open else None,
+                ending=self._ending,
             ) as transport:
                 log.info("%s: listening on port %d, status on port %d", parts.run, transport.port, port)
                 await self._live_on(transport)
@@ -140,13 +146,15 @@ class Daemon:
     async def _learn(self, peer: Peer, account: Account) -> None:
         if not self._stopping.is_set():
             self._phase = "learning"
+        self._ending.neighbours = self._live_neighbours()
         async with trio.open_nursery() as learning:
             learning.start_soon(self._report, account)
-            learning.start_soon(self._finish_on_stop, peer)
+            learning.start_soon(self._leave_on_stop, peer)
+            learning.start_soon(self._finish_on_order, peer)
             await peer.run()
             learning.cancel_scope.cancel()
         await self._report_once(account)
-        self._write_state(peer)
+        self._write_end(peer)
         log.info("ended after %.0f units", peer.clock.now())
 
     # ----------------------------------------------------------------------------------- before the clock
@@ -193,9 +201,17 @@ class Daemon:
         await self._stopping.wait()
         scope.cancel()
 
-    async def _finish_on_stop(self, peer: Peer) -> None:
+    async def _leave_on_stop(self, peer: Peer) -> None:
         await self._stopping.wait()
-        peer.finish()
+        peer.leave()
+
+    async def _finish_on_order(self, peer: Peer) -> None:
+        await self._ending.ordered.wait()
+        log.info("the operator ends the run")
+        peer.finish(lead=True)
+
+    def _live_neighbours(self) -> int:
+        return sum(state == "alive" for state in self._members.states().values())
 
     # -------------------------------------------------------------------------------------------- signals
 
@@ -249,10 +265,17 @@ class Daemon:
             if self._account is None:
                 self._parts.meter.show(waiting_status(self._parts, self._members, self._phase))
             else:
-                self._parts.meter.show(self._account.status(self._phase))
-                if self._phase == "learning":
-                    self._judge(self._account)
+                self._beat_with(self._account)
             await trio.sleep(BEAT_S)
+
+    def _beat_with(self, account: Account) -> None:
+        if self._phase == "learning" and account.merging:
+            self._phase = "merging"
+        self._parts.meter.show(account.status(self._phase))
+        if self._phase == "learning":
+            self._judge(account)
+        if self._ending.neighbours is not None:
+            self._ending.neighbours = self._live_neighbours()
 
     def _judge(self, account: Account) -> None:
         """Say so where the peer can't keep up."""
@@ -272,10 +295,17 @@ class Daemon:
             except OSError as error:
                 log.error("no report: %s", error)
 
-    def _write_state(self, peer: Peer) -> None:
-        out = self._parts.orders.out
-        if out is not None:
-            try:
-                write_state(out, self._parts.orders.name, peer.algorithm, peer.clock.now())
-            except Exception as error:  # safetensors raises its own type for whatever goes wrong
-                log.error("no final state: %s", error)
+    def _write_end(self, peer: Peer) -> None:
+        """The merged model into the peer's own folder; it and the final state into the record."""
+        orders, layout, algorithm = self._parts.orders, self._parts.place.layout, peer.algorithm
+        try:
+            if orders.out is not None:
+                write_merged(orders.out / FOLDER, orders.name, algorithm, layout)
+                write_state(orders.out, orders.name, algorithm, peer.clock.now())
+        except Exception as error:  # safetensors raises its own type for whatever goes wrong
+            log.error("no final state: %s", error)
+        try:
+            if orders.state is not None:
+                write_merged(orders.state, "merged", algorithm, layout)
+        except Exception as error:
+            log.error("no merged model: %s", error)

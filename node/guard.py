@@ -34,6 +34,7 @@ from algorithms.layout import Layout
 from algorithms.protocol import COUNT_MAX, Codec, Kind, Message, Reason
 from node.errors import ConfigError
 from node.wire.framing import DTYPE_NAMES, VERSION, Header, Terms
+from node.wire.tls import OPERATOR
 from node.wire.views import STANDING_BYTES_MAX, VIEW_BYTES_MAX, VIEW_GROWTH
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ class Guard:
 
     def is_member(self, name: str) -> bool:
         """Whether this is another member's name; that the sender has it, the wire has proven."""
-        return name != self.name and (name in self.members or (self._open and NAME.match(name) is not None))
+        proven = self._open and name != OPERATOR and NAME.match(name) is not None
+        return name != self.name and (name in self.members or proven)
 
     def known_as(self, sender: str) -> str:
         """The name under which whatever concerns a sender is counted: its own or ``STRANGER``."""

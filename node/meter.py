@@ -52,7 +52,7 @@ class Status:
     Parameters
     ----------
     phase : str
-        ``"waiting"`` for neighbours, ``"learning"``, ``"draining"``.
+        ``"waiting"`` for neighbours, ``"learning"``, ``"merging"`` all models at the end, ``"draining"``.
     units, seconds : float
         How long the run has lasted, over all lives.
     unit_seconds : float

@@ -25,7 +25,7 @@ from node.meter import Meter, Status
 from node.orders import Orders, find_plan
 from node.pace import Agreement, Pace
 from node.peer import Manner, Peer, unit_s_of
-from node.place import find_algorithm, is_open, make_algorithm, make_place, run_id, wire_share
+from node.place import ends_in_merge, find_algorithm, is_open, make_algorithm, make_place, run_id, wire_share
 from node.shards import load_optimum, load_shard, load_task_json, load_test
 from node.store import Origin, Store
 from node.trainer import Trainer
@@ -86,7 +86,7 @@ class Parts:
     @property
     def tempo(self) -> Tempo:
         """What the algorithm asks of time."""
-        return type(self._algorithm).tempo
+        return self._algorithm.tempo
 
     @property
     def open(self) -> bool:
@@ -205,7 +205,7 @@ class Parts:
             address=self.orders.address or "",
             contact=self.contact,
         )
-        algorithm = make_algorithm(self.config.algorithm, place)
+        algorithm = make_algorithm(self.config.algorithm, place, ends_in_merge(self.config))
         return dataclasses.replace(place, start=place.start[:0].clone()), algorithm  # the rest of it is small
 
     def _check_run(self) -> None:
@@ -221,7 +221,7 @@ class Parts:
             self.orders.name,
             {name: edge.owned for name, edge in self.place.neighbours.items()},
             self.place.nodes,
-            type(self._algorithm).kinds,
+            self._algorithm.kinds,
             run=self.run,
             plan_digest=self.plan.digest,
             layout=self.place.layout,

@@ -30,6 +30,7 @@ from typing import Any
 
 import trio
 
+from algorithms.final_merge import FinalMerge
 from algorithms.protocol import (
     Algorithm,
     Arrival,
@@ -137,7 +138,7 @@ class Peer:
         self._outbox = Outbox(transport, members, self.figures, self._put.send_nowait, manner.wire_share)
         self._saver = Saver(store, self.figures, disk or Worker())
         self._one_arrival = trio.Semaphore(1)  # the inbox is the transport's, and bounded there
-        self._snapshot_due = self._recovered = self._ticked = self._finishing = False
+        self._snapshot_due = self._recovered = self._ticked = self._finishing = self._leaving = False
         self._done: Vector | None = None
         self._nursery: trio.Nursery
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -170,11 +171,21 @@ class Peer:
             self._nursery.cancel_scope.cancel()
         return self._done
 
-    def finish(self) -> None:
-        """Ask for the end of the run; :meth:`run` returns when the algorithm has settled."""
-        if not self._finishing:
+    def finish(self, lead: bool = False) -> None:
+        """Ask for the end of the run; :meth:`run` returns when the algorithm has settled.
+
+        With ``lead`` it is that of all others too, where there is a final merge.
+        """
+        if not self._leaving and (lead or not self._finishing):
             self._finishing = True
-            self._put.send_nowait(Finish())
+            self._put.send_nowait(Finish(lead=lead))
+
+    def leave(self) -> None:
+        """Ask for the end for this peer alone: it takes no part in a final merge, not even in one under way."""
+        settles = self._finishing and not isinstance(self.algorithm, FinalMerge)
+        if not self._leaving and not settles:
+            self._leaving = self._finishing = True
+            self._put.send_nowait(Finish(merge=False))
 
     async def _take(self, event: Event) -> None:
         """One event through the algorithm, and all that follows from it."""

@@ -11,12 +11,13 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from algorithms import ALGORITHMS
 from algorithms.compression import CODECS
+from algorithms.final_merge import FinalMerge
 from algorithms.layout import Layout
 from algorithms.merging import MERGINGS
 from algorithms.protocol import Algorithm, Edge, Limits, Place, Unsuitable, Vector
@@ -48,6 +49,21 @@ def find_algorithm(name: str) -> type[Algorithm]:
 def is_open(algorithm: type[Algorithm]) -> bool:
     """Whether peers that are not in the plan may join, as :class:`~algorithms.protocol.Open` says of an algorithm."""
     return hasattr(algorithm, "plausible")
+
+
+def ends_in_merge(config: RunConfig) -> bool:
+    """Whether the run ends with a merge of all models: ``--final-merge``, by default where membership is not open.
+
+    Raises
+    ------
+    TaskError
+        When it is asked for where peers come and go, and nobody knows all of them.
+    """
+    if not is_open(find_algorithm(config.algorithm)):
+        return config.final_merge is not False
+    if config.final_merge:
+        raise TaskError(f"--final-merge can't be used with {config.algorithm}, whose newest model is the result.")
+    return False
 
 
 def split_options(options: Mapping[str, str], algorithm: type[Algorithm]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -95,7 +111,7 @@ def run_id(plan: Plan, layout: Layout, config: RunConfig, constants: Mapping[str
     if config.run:
         return config.run
     rule = [config.algorithm, config.merging, config.codec, dict(config.options)]
-    agreed = [plan.digest, layout.digest, *rule, rate_scale(plan, config), dict(constants)]
+    agreed = [plan.digest, layout.digest, *rule, rate_scale(plan, config), dict(constants), ends_in_merge(config)]
     return "run-" + hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -188,8 +204,8 @@ def _contraction(plan: Plan) -> float:
     return 1 - mixing_gap(len(plan.nodes), edge_ends(plan), np.array([edge.weight for edge in plan.edges]))
 
 
-def make_algorithm(name: str, place: Place) -> Algorithm:
-    """The algorithm of this name in its place.
+def make_algorithm(name: str, place: Place, final_merge: bool = False) -> Algorithm:
+    """The algorithm of this name in its place, and a merge of all models at its end.
 
     Raises
     ------
@@ -197,9 +213,11 @@ def make_algorithm(name: str, place: Place) -> Algorithm:
         When there is none, or it can't run there.
     """
     try:
-        return find_algorithm(name)(place)
+        algorithm = find_algorithm(name)(place)
     except Unsuitable as error:
         raise TaskError(str(error)) from None
+    # What a class says of itself, each FinalMerge says of what it ends: to the type checker these are two things.
+    return cast(Algorithm, FinalMerge(algorithm, place)) if final_merge else algorithm
 
 
 def _find(what: str, name: str, registry: Mapping[str, Named]) -> Named:

@@ -119,6 +119,12 @@ class Introduction(_message.Message):
     plan: bytes
     def __init__(self, code: _Optional[_Union[Code, str]] = ..., name: _Optional[str] = ..., run: _Optional[str] = ..., plan: _Optional[bytes] = ...) -> None: ...
 
+class Order(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
 class Greeting(_message.Message):
     __slots__ = ("version", "run", "plan", "layout", "pace")
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -149,9 +155,11 @@ class Pace(_message.Message):
     def __init__(self, step_seconds: _Optional[_Mapping[str, float]] = ..., unit_seconds: _Optional[float] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("code", "pace")
+    __slots__ = ("code", "pace", "neighbours")
     CODE_FIELD_NUMBER: _ClassVar[int]
     PACE_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     code: Code
     pace: Pace
-    def __init__(self, code: _Optional[_Union[Code, str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
+    neighbours: int
+    def __init__(self, code: _Optional[_Union[Code, str]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., neighbours: _Optional[int] = ...) -> None: ...

@@ -12,6 +12,7 @@ import typer
 from node.cli.certs import certs
 from node.cli.compare import compare
 from node.cli.data import data
+from node.cli.finish import finish
 from node.cli.plan import plan
 from node.cli.report import report
 from node.cli.run import run
@@ -23,7 +24,7 @@ from node.cli.version import version
 from node.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for command in (plan, show, compare, data, certs, run, testbed, simulate, status, report, version):
+for command in (plan, show, compare, data, certs, run, testbed, simulate, status, finish, report, version):
     app.command()(command)
 
 

@@ -52,7 +52,7 @@ def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def _flag(name: str) -> inspect.Parameter:
     field = RunConfig.model_fields[name]
     flags = [f"--{name.replace('_', '-')}"]
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         return _parameter(name, bool | None, [f"{flags[0]}/--no-{flags[0][2:]}"], field.description, field.default)
     return _parameter(name, str | None, flags, field.description, field.default)
 

@@ -42,6 +42,8 @@ def _panels(run: Figures) -> list[tuple[Panel, float]]:
         chosen.append((_draw_accuracy, 1.0 if converges else 1.5))
     if not converges:
         chosen.append((_draw_loss, 1.0))
+    if run.looks:
+        chosen.append((_draw_barrier, 0.8))
     return [*chosen, (_draw_rounds if run.peers else _draw_exchanges, 0.8)]
 
 
@@ -82,9 +84,11 @@ def _draw_accuracy(axes: Any, run: Figures, colours: Sequence[str]) -> None:
         axes.plot(grid, values.mean(0), color=colours[0])
         text = "newest model" if run.peers else "local, mean\n(band: worst to best)"
         labels.append((values.mean(0)[-1], text, colours[0]))
+    labels += _draw_looks(axes, run, "merged_accuracy", 100, colours[1])
     if run.merged_accuracy is not None:
         axes.axhline(100 * run.merged_accuracy, color=colours[1], linestyle=BROKEN, linewidth=1.4)
-        labels.append((100 * run.merged_accuracy, f"merged {run.merged_accuracy:.1%}", colours[1]))
+        word = "averaged" if run.averaged else "merged"
+        labels.append((100 * run.merged_accuracy, f"{word} {run.merged_accuracy:.1%}", colours[1]))
     axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(0, 102)
     label_ends(axes, labels)
@@ -101,8 +105,27 @@ def _draw_loss(axes: Any, run: Figures, colours: Sequence[str]) -> None:
         if np.isfinite(mean).any():
             axes.plot(grid, mean, color=colour)
             labels.append((mean[-1], text, colour))
+    labels += _draw_looks(axes, run, "merged_loss", 1, colours[1])
     axes.set_ylabel("loss (mean)")
     axes.set_ylim(bottom=0)
+    label_ends(axes, labels)
+
+
+def _draw_looks(axes: Any, run: Figures, key: str, factor: float, colour: str) -> list[tuple[float, str, str]]:
+    """How good the mean of all models was, where it was looked at; the line's label."""
+    times, values = run.looked(key)
+    axes.plot(times, factor * values, color=colour, marker=".")
+    return [(factor * values[-1], "if merged then", colour)] if len(values) else []
+
+
+def _draw_barrier(axes: Any, run: Figures, colours: Sequence[str]) -> None:
+    axes.axhline(0, color=GREY, linewidth=1)
+    labels = []
+    for key, text, colour in (("barrier_max", "worst", colours[3]), ("barrier_mean", "mean", colours[0])):
+        times, values = run.looked(key)
+        axes.plot(times, values, color=colour, marker=".")
+        labels += [(values[-1], text, colour)] if len(values) else []
+    axes.set_ylabel("loss barrier\n(peers to mean)")
     label_ends(axes, labels)
 
 
@@ -174,7 +197,7 @@ WHOLE_COSTS = (
     Cost("samples", "samples seen by all peers", _sum),
     Cost("exchanges", "exchanges of all peers", _sum),
 )
-SCORE_KEY = "lines: mean of the peers' own models    ◆ their merged model    dotted: nothing is sent"
+SCORE_KEY = "lines: mean of the peers' own models    ◆ all of them as one    dotted: nothing is sent"
 NEWEST_KEY = "    where few work at a time: their newest model"
 DISTANCE_KEY = "root mean square over the peers, as a part of that at the start    dotted: nothing is sent"
 EQUAL = "The same work, the same traffic"

@@ -10,7 +10,9 @@ peer has reported.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ class Figures:
     lines : mapping
         Its reports.
     merged_accuracy : float or None
-        Of the merged model.
+        Of the merged model, or of the mean of all final models.
     virtual : bool
         Whether its seconds are virtual ones.
     rate_asked : float or None
@@ -54,6 +56,10 @@ class Figures:
         The rate, 1/units, at which theory has the distance to the optimum fall at least.
     peers : int or None
         Where its reports are those of the newest model instead of a peer's: whose work and traffic they sum up.
+    averaged : bool
+        Whether the peers did not merge their models, so that ``merged_accuracy`` is that of their mean.
+    looks : sequence of mappings
+        What was seen of all its models together while it lasted, from the first look to the last.
     """
 
     label: str
@@ -64,10 +70,18 @@ class Figures:
     unit_s: float | None = None
     bound: float | None = None
     peers: int | None = None
+    averaged: bool = False
+    looks: Sequence[Mapping[str, Any]] = ()
 
     def measured(self, key: str) -> bool:
         """Whether any peer has reported a figure."""
         return any(line.get(key) is not None for peer in self.lines.values() for line in peer)
+
+    def looked(self, key: str) -> tuple[Array, Array]:
+        """When a figure of all models together was seen, by the run's clock, and which it was."""
+        seen = [(look[self.clock], look[key]) for look in self.looks if look.get(key) is not None]
+        times, values = np.array(seen, dtype=float).reshape(-1, 2).T
+        return times, values
 
     @property
     def clock(self) -> str:

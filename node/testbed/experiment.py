@@ -24,7 +24,7 @@ from node.draws import Draws
 from node.errors import ConfigError, StorageError, TaskError, UserError, unknown
 from node.flat import FlatModel
 from node.learning import check_data, choose_device, open_task, read_recipe, start_of
-from node.place import find_algorithm, local_steps_of, make_algorithm, make_place
+from node.place import ends_in_merge, find_algorithm, local_steps_of, make_algorithm, make_place
 from node.shards import Shard, load_shard, load_task_json, load_test, pool_shards, prepare
 from node.tasks import Task
 from node.trainer import Trainer
@@ -112,10 +112,11 @@ class Experiment:
         TaskError
             When it can't run there.
         """
+        config = self.config.model_copy(update={"algorithm": self.algorithm})
         place = make_place(
             self.plan,
             name,
-            self.config.model_copy(update={"algorithm": self.algorithm}),
+            config,
             start=start_of(name, [node.name for node in self.plan.nodes], self.task, self.config),
             layout=layout,
             draws=draws,
@@ -124,7 +125,9 @@ class Experiment:
         )
         if self.late:
             place = self._among_founders(place)
-        return make_algorithm(self.algorithm, replace(place, neighbours={}) if self.reference else place)
+        if self.reference:
+            return make_algorithm(self.algorithm, replace(place, neighbours={}))
+        return make_algorithm(self.algorithm, place, ends_in_merge(config))
 
     def _among_founders(self, place: Place) -> Place:
         """The same where nobody knows of the late ones, and these of no neighbours."""
@@ -180,6 +183,8 @@ def open_experiment(plan: Plan, config: RunConfig, out: Path | None, data: Path 
     """
     if config.algorithm not in (*ALGORITHMS, *REFERENCES):
         raise TaskError(unknown("algorithm", config.algorithm, (*ALGORITHMS, *REFERENCES)) + ".")
+    if config.final_merge and config.algorithm in REFERENCES:
+        raise ConfigError(f"--final-merge can't be used with {config.algorithm}, where nobody talks to anybody.")
     algorithm = find_algorithm(UNDERLYING if config.algorithm in REFERENCES else config.algorithm)
     task = open_task(config, algorithm)
     names, layout = [node.name for node in plan.nodes], FlatModel(task.build(0), task.dtype).layout

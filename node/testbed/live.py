@@ -78,6 +78,8 @@ class Follower:
             self.heard_s = time.monotonic()
             if self.state == "starting":
                 self.state = "learning"
+            if self.state == "learning" and self.last.get("merge_waves"):
+                self.state = "merging"
 
     @property
     def seconds(self) -> float:

@@ -2,11 +2,12 @@
 
 ::
 
-    RUN/  config.toml  plan.json  peers/NAME.jsonl  events.jsonl  states/NAME.safetensors
-          merged.safetensors  summary.json
+    RUN/  config.toml  plan.json  peers/NAME.jsonl  events.jsonl  states/NAME.safetensors  merged/NAME.safetensors
+          merged.safetensors or averaged.safetensors  summary.json
 
 ``states/`` holds, for each peer, its final model, its ledger and the differences that its neighbours may not have
 applied yet, so that anyone can recompute the ledger error and the accuracy of the averaged model from the folder.
+``merged/`` holds what the final merge made of these models; see ``merged.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from algorithms.protocol import Algorithm, Vector
 from node.errors import StorageError
 from node.keeping_up import EXPECTED_MIN
 from node.place import is_open
+from node.testbed.merged import Evaluate, save_slots, sum_up_merge
 from node.testbed.milestones import (
     Lines,
     newest_model,
@@ -46,6 +48,7 @@ from node.testbed.rates import edge_rates, sum_rates
 
 VERSION = 1
 TOTALS = ("gradients", "samples", "exchanges", "messages_sent", "bytes_sent", "view_bytes_sent", "lost_exchanges")
+MERGE = ("members", "peers", "identical")
 LOAD = ("gradients", "bytes_sent")
 """What peers may have to do unequally much of."""
 
@@ -66,12 +69,12 @@ class State:
 
 def write_line(run_dir: Path, name: str, values: Mapping[str, Any]) -> None:
     """Append one report of a peer to ``peers/NAME.jsonl``."""
-    _append(run_dir / "peers" / f"{name}.jsonl", values)
+    append(run_dir / "peers" / f"{name}.jsonl", values)
 
 
 def write_event(run_dir: Path, values: Mapping[str, Any]) -> None:
     """Append one event of the run to ``events.jsonl``."""
-    _append(run_dir / "events.jsonl", values)
+    append(run_dir / "events.jsonl", values)
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
@@ -82,14 +85,25 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
     StorageError
         When the file holds anything else.
     """
-    path = run_dir / "events.jsonl"
+    return read_all(run_dir / "events.jsonl", "a run's events")
+
+
+def read_all(path: Path, what: str) -> list[dict[str, Any]]:
+    """All lines of a file, but for one that was being written; none where there is no file.
+
+    Raises
+    ------
+    StorageError
+        When the file holds anything else.
+    """
     try:
         return _whole_lines(path) if path.exists() else []
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path} can't be read as a run's events: {error}.") from None
+        raise StorageError(f"{path} can't be read as {what}: {error}.") from None
 
 
-def _append(path: Path, values: Mapping[str, Any]) -> None:
+def append(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one line to a file of the record, which is made where it is not there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
@@ -196,10 +210,6 @@ def digest_of(states: Mapping[str, State]) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-Evaluate = Callable[[Vector], tuple[float, float]]
-"""Mean loss and accuracy of a model on the test data."""
-
-
 def summarise(
     run_dir: Path,
     evaluate: Evaluate,
@@ -209,7 +219,9 @@ def summarise(
     optimum: Vector | None = None,
     asked: Mapping[tuple[str, str], float] | None = None,
 ) -> dict[str, Any]:
-    """Work out ``summary.json`` and ``merged.safetensors`` from what the peers have written, and write them.
+    """Work out ``summary.json`` and the run's model from what the peers have written, and write them.
+
+    The model is the merged one where there was a final merge, else the plain mean of all final models.
 
     Parameters
     ----------
@@ -227,12 +239,15 @@ def summarise(
     states = read_states(run_dir)
     if not states:
         raise StorageError(f"{run_dir} holds no final state of any peer: nothing can be summed up.")
-    merged = mean(state.model for state in states.values())
-    save_model(run_dir / "merged.safetensors", merged, layout)
+    average = mean(state.model for state in states.values())
+    merge = sum_up_merge(run_dir, evaluate, layout)
+    if merge is None:
+        save_slots(run_dir / "averaged.safetensors", average, layout.slots, {"layout": layout.digest})
     losses, accuracies = zip(*(evaluate(state.model) for state in states.values()), strict=True)
-    merged_loss, merged_accuracy = evaluate(merged)
+    averaged_loss, averaged_accuracy = evaluate(average)
     lines = read_lines(run_dir)
     last = [peer[-1] for peer in lines.values() if peer]
+    waves = max((line.get("merge_waves") or 0 for line in last), default=0)
     judged = [line for line in last if line.get("exchanges", 0) >= EXPECTED_MIN]
     times = [line["exchange_p99_units"] for line in judged if line.get("exchange_p99_units") is not None]
     ended: Lines = {name: peer for name, peer in lines.items() if name in states}
@@ -247,12 +262,14 @@ def summarise(
         "rounds": rounds_done(last),
         **{key: total(last, key) for key in TOTALS},
         "local_accuracy": spread(accuracies),
-        "merged_accuracy": merged_accuracy,
-        "averaged_accuracy": merged_accuracy,
+        "merged_accuracy": merge.accuracy if merge else None,
+        "averaged_accuracy": averaged_accuracy,
+        "merged": merge and {key: getattr(merge, key) for key in MERGE} | {"waves": waves},
         "newest": newest_held(states, there, evaluate) if sampled else None,
         "load": {key: spread_of_load(last, key) for key in LOAD} if sampled else None,
         "local_loss": spread(losses),
-        "merged_loss": merged_loss,
+        "merged_loss": merge.loss if merge else None,
+        "averaged_loss": averaged_loss,
         "consensus_distance": consensus_distance(states),
         "ledger_error": ledger_error(states),
         "distance": None if optimum is None else relative_distance(states, optimum, start_distance(ended)),
@@ -284,12 +301,6 @@ def relative_distance(states: Mapping[str, State], optimum: Vector, start: float
     """The root mean square of the models' distances to the optimum, as a part of what it was at the start."""
     distances = [float((state.model.double() - optimum).norm()) for state in states.values()]
     return root_mean_square(distances) / start if start else None
-
-
-def save_model(path: Path, vector: Vector, layout: Layout) -> None:
-    """Write a model as safetensors, one tensor for each of the layout's slots."""
-    tensors = {s.name: vector[s.offset : s.offset + s.size].reshape(s.shape).clone() for s in layout.slots}
-    save_file(tensors, path, {"layout": layout.digest})
 
 
 def read_lines(run_dir: Path) -> dict[str, list[dict[str, Any]]]:

@@ -55,7 +55,10 @@ ROWS: Mapping[str, Read] = {
     "steps of a median peer": lambda summary: _load("gradients", _count, summary),
     "newest model": lambda summary: _newest(summary.get("newest")),
     "local accuracy": lambda summary: spread(summary["local_accuracy"]),
-    "merged accuracy": lambda summary: percent(summary["merged_accuracy"]),
+    "merged accuracy": lambda summary: _merged(summary),
+    "averaged accuracy": lambda summary: _averaged(summary),
+    "if merged now": lambda summary: _if_merged(summary.get("mergeability")),
+    "cost of looking": lambda summary: _looking(summary.get("mergeability")),
     "distance to optimum": lambda summary: short(summary.get("distance")),
     **{f"time to {level}": partial(_time_to, level) for level in DISTANCES},
     f"samples to {DISTANCES[-1]}": lambda summary: _count(_reached(summary, DISTANCES[-1]).get("samples")),
@@ -250,6 +253,31 @@ def _chis(summary: Mapping[str, Any]) -> str:
     if not rates or math.isinf(tempo_of(str(summary["algorithm"])).chi1_chi2_max):
         return NONE
     return f"{rates['chi1_chi2_asked']:.3g} → {short(rates['chi1_chi2_achieved'])}"
+
+
+def _merged(summary: Mapping[str, Any]) -> str:
+    """How good it is, and how many models are in it."""
+    merged, accuracy = summary.get("merged"), summary["merged_accuracy"]
+    if not merged or accuracy is None:
+        return percent(accuracy)
+    return f"{percent(accuracy)} (of {_count(merged['members'])} peers)"
+
+
+def _averaged(summary: Mapping[str, Any]) -> str:
+    """Where there is no merged model."""
+    return percent(summary.get("averaged_accuracy")) if summary["merged_accuracy"] is None else NONE
+
+
+def _if_merged(look: Mapping[str, Any] | None) -> str:
+    """How good the mean of all models was when it was last looked at, and what was on the way to it."""
+    if not look:
+        return NONE
+    barriers = f"{short(look['barrier_mean'])} (max {short(look['barrier_max'])})"
+    return f"{percent(look['merged_accuracy'])}, barrier {barriers}"
+
+
+def _looking(look: Mapping[str, Any] | None) -> str:
+    return f"{_count(look['looks'])} looks, {percent(look['cost_share'])} of the time" if look else NONE
 
 
 def _newest(newest: Mapping[str, float] | None) -> str:

@@ -61,10 +61,15 @@ class Run:
 
     def figures(self, label: str | None = None) -> Figures:
         """What is drawn of it."""
+        from node.testbed.mergeability import read_looks
+
         asked = sum(edge.asked for edge in self.edges) or None
         virtual = self.summary["transport"] == "virtual"
         merged = self.summary["merged_accuracy"]
         told = Figures(label or self.title, self.lines, merged, virtual, asked, self._unit_s, self._guaranteed_rate())
+        told = replace(told, looks=read_looks(self.folder))
+        if merged is None:
+            told = replace(told, merged_accuracy=self.summary.get("averaged_accuracy"), averaged=True)
         if not self.summary.get("newest"):
             return told
         return replace(told, lines={"newest": newest_model(self.lines)}, peers=len(self.lines))
@@ -77,7 +82,7 @@ class Run:
     @property
     def remarks(self) -> list[str]:
         """What an operator should know about it, in sentences."""
-        return remarks(self.summary, self.edges, self._away)
+        return [*_say_unlike(self.summary), *remarks(self.summary, self.edges, self._away)]
 
     @property
     def _away(self) -> set[str]:
@@ -107,6 +112,16 @@ class Run:
             return None
         constants = load_task_json(self.folder / "data").constants
         return guaranteed_rate(constants["L"], constants["mu"]) if constants else None
+
+
+def _say_unlike(summary: Mapping[str, Any]) -> list[str]:
+    merged = summary.get("merged")
+    if not merged or merged["identical"]:
+        return []
+    return [
+        f"Not all peers have the same merged model: merged.safetensors is that of {merged['members']} models, which "
+        f"{merged['peers']} peers have."
+    ]
 
 
 # ------------------------------------------------------------------------------------------------- reading

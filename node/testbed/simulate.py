@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from algorithms import ALGORITHMS
+from algorithms.final_merge import STATISTICS, STATISTICS_STEPS, time_learnt
 from algorithms.layout import Layout
 from algorithms.protocol import Compute, Gradient, Snapshot, Train, Trained, Vector
 from node.draws import Draws
@@ -24,6 +25,8 @@ from node.shards import load_optimum, load_task_json, load_test
 from node.testbed import record
 from node.testbed.experiment import Experiment, undone_if_refused
 from node.testbed.happenings import Event, Happening, Script
+from node.testbed.mergeability import Looks, Mergeability
+from node.testbed.merged import FOLDER, write_merged
 from node.testbed.rates import asked_rates
 from node.testbed.simulated import Physics, SimulatedPeer
 from node.testbed.virtual import World
@@ -50,6 +53,7 @@ class Trainers:
         self._test = load_test(experiment.data_dir)
         self._latest: dict[bytes, tuple[float, float]] = {}  # loss and accuracy by the model's hash
         self._before = self._latest
+        self.evaluations = 0
         self.optimum = load_optimum(experiment.data_dir)
 
     def train(self, jobs: Mapping[str, Train]) -> dict[str, Trained]:
@@ -71,9 +75,25 @@ class Trainers:
         """Mean loss and accuracy on the test data; a model that was evaluated lately is not evaluated again."""
         key = hashlib.sha256(vector.numpy().data).digest()
         if key not in self._latest:
-            examiner = next(iter(self._trainers.values()))
-            self._latest[key] = self._before.get(key) or examiner.evaluate(vector, self._test)
+            self._latest[key] = self._before.get(key) or self._evaluate(vector)
         return self._latest[key]
+
+    def _evaluate(self, vector: Vector) -> tuple[float, float]:
+        self.evaluations += 1
+        return next(iter(self._trainers.values())).evaluate(vector, self._test)
+
+    def settle(self, name: str, vector: Vector) -> Vector:
+        """A merged model as a peer has it after a final merge: with statistics of its own data, where there are any.
+
+        The batches are the same each time, so that equal models stay equal, and none of the run's own.
+        """
+        peer = self._trainers[name]
+        if peer.model.learnt == self.layout.size:
+            return vector
+        other = Trainer(peer.task, peer.shard, peer.recipe, Draws(0, name)("settle"), peer.device, peer.model)
+        with torch.random.fork_rng(devices=[peer.device] if peer.device.type == "cuda" else []):
+            trained = other.train(Train(STATISTICS, vector.clone(), STATISTICS_STEPS, lr_factor=0.0))
+        return trained.change.add_(vector)
 
     def age(self) -> None:
         """Forget the models that have not been evaluated since this was called last."""
@@ -90,6 +110,7 @@ def simulate(
     script: Script = Script(),
     *,
     batched: bool = True,
+    looks: Looks | None = None,
     progress: Callable[[float], None] = lambda units: None,
 ) -> dict[str, Any]:
     """Run an experiment in virtual time and write its record.
@@ -102,6 +123,8 @@ def simulate(
         What happens to peers.
     batched : bool
         Whether local steps of many peers are computed together, which is faster and rounds differently.
+    looks : Looks, optional
+        When to find out whether the models could be merged.
     progress : callable
         Called now and then with the units that have passed.
 
@@ -123,16 +146,23 @@ def simulate(
     with undone_if_refused(experiment.run_dir):
         world, trainers = build_world(experiment, replace(physics, crashes=script.crashes), batched)
     _let_happen(world, experiment, script.play(list(experiment.learners()), config.seed))
-    _run(world, experiment, trainers, progress)
+    mergeability = None
+    if looks:
+        mergeability = Mergeability(
+            experiment.run_dir, looks, trainers, experiment.learners(), config.seed, experiment.unit_s
+        )
+    _run(world, experiment, trainers, mergeability, progress)
+    seconds = time.monotonic() - began
     facts = {
         "algorithm": config.algorithm,
         "task": config.task,
         "nodes": len(plan.nodes),
         "seed": config.seed,
         "transport": "virtual",
-        "seconds": time.monotonic() - began,
+        "seconds": seconds,
         "virtual_seconds": world.now * unit_s,
         "lost_peers": sorted(name for name, peer in world.peers.items() if peer.done is None),
+        **({"mergeability": mergeability.summary(seconds)} if mergeability else {}),
     }
     return record.summarise(
         experiment.run_dir,
@@ -189,19 +219,37 @@ def _let_happen(world: World, experiment: Experiment, happenings: Iterator[Happe
     world.at(coming.time, happen)
 
 
-def _run(world: World, experiment: Experiment, trainers: Trainers, progress: Callable[[float], None]) -> None:
+def _run(
+    world: World,
+    experiment: Experiment,
+    trainers: Trainers,
+    mergeability: Mergeability | None,
+    progress: Callable[[float], None],
+) -> None:
     duration, every = experiment.duration_units, experiment.config.report_every / experiment.unit_s
     ended: set[str] = set()
     world.start()
     while world.now < duration and not (math.isinf(duration) and _over(world)):
         _write_lines(world, experiment, trainers, ended)
+        if mergeability and mergeability.due(world.now):
+            mergeability.look(_mergeable(world), world.now)
         world.run(min(world.now + every, duration))
         progress(world.now)
+    if mergeability:
+        mergeability.look(_mergeable(world), world.now)
     world.finish()
     _write_lines(world, experiment, trainers, ended)
     for name, peer in world.peers.items():
         if not peer.stopped:
             record.write_state(experiment.run_dir, name, world.last_words(name), world.now)
+        if peer.done is not None:
+            write_merged(experiment.run_dir / FOLDER, name, peer.algorithm, trainers.layout)
+
+
+def _mergeable(world: World) -> dict[str, Vector]:
+    """The models of those who would take part in a final merge now."""
+    there = [peer for peer in world.peers.values() if (peer.alive or peer.done is not None) and not peer.leaving]
+    return {peer.name: peer.algorithm.model(world.now) for peer in there}
 
 
 def _over(world: World) -> bool:
@@ -224,11 +272,12 @@ def _write_lines(world: World, experiment: Experiment, trainers: Trainers, ended
 def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) -> dict[str, Any]:
     model, counters = peer.algorithm.model(now), peer.algorithm.counters()
     test_loss, accuracy = trainers.evaluate(model)
+    learnt = time_learnt(peer.algorithm, now)
     with_each = {key.partition("/")[2]: int(n) for key, n in counters.items() if key.startswith("exchanges/")}
     return {
         "peer": peer.name,
-        "seconds": now * unit_s,
-        "units": now,
+        "seconds": learnt * unit_s,
+        "units": learnt,
         "loss": peer.loss,
         "accuracy": accuracy,
         "test_loss": test_loss,

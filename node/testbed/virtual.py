@@ -142,8 +142,8 @@ class World:
     def finish(self) -> None:
         """Tell every peer that the run is over, and let them settle; who is gone stays away."""
         self.finishing = True
-        for name in self.peers:
-            self.leave(name)
+        for peer in self.peers.values():
+            self._end(peer, Finish())
         while any(peer.alive for peer in self.peers.values()) and not self._agenda.empty:
             self._agenda.run_next()
 
@@ -269,12 +269,14 @@ class World:
         return True
 
     def leave(self, name: str) -> bool:
-        """A peer is told that the run is over for it, and settles; whether it was there to be told."""
-        peer = self.peers[name]
+        """A peer is told that the run is over for it alone, and settles; whether it was there to be told."""
+        return self._end(self.peers[name], Finish(merge=False))
+
+    def _end(self, peer: SimulatedPeer, event: Finish) -> bool:
         if not peer.alive or peer.leaving:
             return False
         peer.leaving = True
-        self._feed(peer, Finish())
+        self._feed(peer, event)
         return True
 
     def stop(self, name: str) -> bool:

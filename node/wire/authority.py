@@ -21,10 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from node.errors import NetworkError
-from node.wire.tls import NAME
-
-OPERATOR = "operator"
-"""Whose certificate may ask any peer for its status and end the run."""
+from node.wire.tls import NAME, OPERATOR
 
 AUTHORITY_DAYS = 3650
 SKEW = timedelta(days=1)

@@ -29,6 +29,7 @@ from node.errors import NetworkError
 from node.guard import Guard
 from node.pace import Agreement, Pace
 from node.wire.bridge import Bridge, Closed, open_bridge
+from node.wire.ending import Ending, Finisher
 from node.wire.framing import Malformed, Outgoing, encode
 from node.wire.greeting import greet, greeting_bytes_max, read_answer, reason_of
 from node.wire.introduction import Introducer
@@ -70,6 +71,7 @@ class GrpcTransport:
         bridge: Bridge,
         agreement: Agreement,
         introducer: Introducer,
+        ending: Ending,
     ) -> None:
         self.port = 0
         self._addresses = dict(addresses)
@@ -80,6 +82,7 @@ class GrpcTransport:
         self._bridge = bridge
         self._agreement = agreement
         self._introducer = introducer
+        self._ending = ending
         self._metadata = () if identity else ((CLAIM, name),)
         self._channels: dict[tuple[str, str], Any] = {}  # of grpc.aio.Channel, by name and address
         self._turns = {to: trio.Semaphore(limits.sends_max) for to in addresses}
@@ -192,12 +195,12 @@ class GrpcTransport:
         def hear(sender: str, pace: Pace) -> None:
             self._bridge.post(self._agreement.hear, sender, pace)
 
+        finisher = Finisher(self._guard, self._ending, lambda: self._bridge.post(self._ending.ordered.set))
         # The shares of all callers fit in, so that no caller can use up the server with calls within its own.
         calls_max = 64 + self._guard.callers_max * (self._limits.sends_max + self._limits.other_calls_max)
         server = grpc.aio.server(options=self._limits.server_options(), maximum_concurrent_rpcs=calls_max)
-        service = PeerService(
-            self._guard, self._identity, self._observer, self._limits, take, self._agreement, hear, self._introducer
-        )
+        seen = (self._guard, self._identity, self._observer, self._limits)
+        service = PeerService(*seen, take, self._agreement, hear, self._introducer, finisher)
         await service.attach(server)
         try:
             if self._identity is not None:
@@ -271,6 +274,7 @@ async def open_grpc(
     bridge: Bridge | None = None,
     agreement: Agreement | None = None,
     plan: Plan | None = None,
+    ending: Ending | None = None,
 ) -> AsyncIterator[GrpcTransport]:
     """Listen, and be able to reach the neighbours.
 
@@ -296,6 +300,8 @@ async def open_grpc(
         What pings and their answers carry; by default this peer knows nothing of the run's pace.
     plan : Plan, optional
         Told to whoever wants to join; by default nobody can.
+    ending : Ending, optional
+        How an operator ends the run; by default none can.
 
     Raises
     ------
@@ -307,7 +313,8 @@ async def open_grpc(
     async with _shared(bridge) as crossing:
         agreed = agreement or Agreement(guard.members)
         introducer = Introducer(guard, plan)
-        transport = GrpcTransport(name, addresses, guard, identity, observer, limits, crossing, agreed, introducer)
+        own = (name, addresses, guard, identity, observer, limits)
+        transport = GrpcTransport(*own, crossing, agreed, introducer, ending or Ending())
         server = await crossing.call(transport.listen, bind)
         try:
             yield transport

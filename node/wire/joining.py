@@ -87,7 +87,7 @@ def _why(address: str, name: str, wait_s: float, reason: Reason) -> str:
 
 async def _attempt(bridge: Bridge, address: str, name: str, identity: Identity | None) -> Introduction:
     with trio.move_on_after(ATTEMPT_S):
-        proven = await _who_is_there(address, identity) if identity else ""
+        proven = await who_is_there(address, identity) if identity else ""
         if proven == name:
             raise NetworkError(f"{address} is where {name} itself is: write the address of another member.")
         try:
@@ -114,8 +114,16 @@ async def _ask(address: str, proven: str, name: str, identity: Identity | None) 
             raise Undelivered(REASONS.get(error.code(), Reason.UNREACHABLE)) from None
 
 
-async def _who_is_there(address: str, identity: Identity) -> str:
-    """The name in the certificate at an address, which the run's authority has signed."""
+async def who_is_there(address: str, identity: Identity) -> str:
+    """The name in the certificate at an address, which the run's authority has signed.
+
+    Raises
+    ------
+    NetworkError
+        When it has not, when the certificate is no peer's, or the peer is denied.
+    Undelivered
+        When nobody is there who speaks TLS.
+    """
     host, _, port = address.rpartition(":")
     context = identity.context()
     try:
@@ -139,7 +147,7 @@ def _broken(address: str, cause: BaseException | None) -> Exception:
     """What a handshake that failed says."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return NetworkError(
-            f"the certificate at {address} is not to be trusted ({cause.verify_message}): join with one of the run's "
-            "own authority."
+            f"the certificate at {address} is not to be trusted ({cause.verify_message}): use one of the run's own "
+            "authority."
         )
     return Undelivered(Reason.UNREACHABLE)

@@ -35,6 +35,7 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from algorithms.protocol import Message, Reason
 from node.guard import STRANGER, Guard
 from node.pace import Agreement, Pace
+from node.wire.ending import Finisher
 from node.wire.framing import Header, Incoming, Malformed, open_header
 from node.wire.greeting import answer, greeting_bytes_max, read_greeting
 from node.wire.introduction import Introducer
@@ -90,6 +91,8 @@ class PeerService:
         ``hear(sender, pace)`` takes in what a caller knows of it.
     introducer : Introducer
         Answers those who want to join.
+    finisher : Finisher
+        Answers an operator who wants to end the run.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class PeerService:
         agreement: Agreement,
         hear: Callable[[str, Pace], None],
         introducer: Introducer,
+        finisher: Finisher,
     ) -> None:
         self._guard = guard
         self._identity = identity
@@ -110,7 +114,7 @@ class PeerService:
         self._take = take
         self._agreement = agreement
         self._hear = hear
-        self._introducer = introducer
+        self._introducer, self._finisher = introducer, finisher
         self._other_calls: Counter[str] = Counter()
 
     async def attach(self, server: grpc.aio.Server) -> None:
@@ -122,8 +126,8 @@ class PeerService:
         names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionServicer(names), standard)
         methods = {name: self._counted(handler) for name, handler in standard.methods.items()}
-        introduce = grpc.unary_unary_rpc_method_handler(self.introduce, bytes)
-        methods[f"/{SERVICE}/Introduce"] = self._counted(introduce)
+        for name, who in (("Introduce", self._introducer), ("Finish", self._finisher)):
+            methods[f"/{SERVICE}/{name}"] = self._counted(self._answered_by(who))
         methods[f"/{SERVICE}/Deliver"] = grpc.stream_unary_rpc_method_handler(self.deliver)
         methods[f"/{SERVICE}/Ping"] = grpc.stream_unary_rpc_method_handler(self.ping)
         server.add_generic_rpc_handlers((_Router(methods),))
@@ -169,9 +173,13 @@ class PeerService:
             self._hear(caller, pace)
             return answer("ACCEPTED", self._agreement.known)
 
-    async def introduce(self, request: bytes, context: Any) -> bytes:
-        """Tell a caller that wants to join what run this is."""
-        return self._introducer.answer(self._caller(context), request)
+    def _answered_by(self, who: Introducer | Finisher) -> Any:
+        """A method that needs to know no more than who asks for what."""
+
+        async def respond(request: bytes, context: Any) -> bytes:
+            return who.answer(self._caller(context), request)
+
+        return grpc.unary_unary_rpc_method_handler(respond, bytes)
 
     async def _message(self, sender: str, context: Any) -> Reason | None:
         with Deadline(self._limits.wait_s()) as deadline:

@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives import serialization
 from node.errors import NetworkError
 
 NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
+OPERATOR = "operator"
+"""Whose certificate may end a run; no peer's name."""
 
 
 # ------------------------------------------------------------------------------------------ identity

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from algorithms.layout import Layout, Slot
 from node.errors import StorageError
@@ -158,8 +159,10 @@ def test_the_summary_is_worked_out_from_states_and_reports(tmp_path: Path, make_
     summary = record.summarise(tmp_path, examine, layout, {"algorithm": "gossip", "lost_peers": []})
     assert summary["algorithm"] == "gossip"
     assert summary["local_loss"] == pytest.approx({"mean": 1 / 3, "min": 0, "max": 1})
-    assert summary["merged_loss"] == pytest.approx(1 / 3)
-    assert summary["merged_accuracy"] == pytest.approx(1 / 3)
+    assert summary["averaged_loss"] == pytest.approx(1 / 3)
+    assert summary["averaged_accuracy"] == pytest.approx(1 / 3)
+    assert [summary[key] for key in ("merged", "merged_loss", "merged_accuracy")] == [None] * 3
+    assert load_file(tmp_path / "averaged.safetensors")["x"].tolist() == pytest.approx([1 / 3] * 3 + [0, 0])
     assert summary["consensus_distance"] == pytest.approx(3 * (4 / 9 + 1 / 9 + 1 / 9))
     assert (summary["gradients"], summary["exchanges"], summary["bytes_sent"]) == (24, 6, 300)
     assert summary["samples"] == 3 * 128
@@ -260,15 +263,6 @@ def test_exchanges_are_held_against_what_was_asked(tmp_path: Path, make_world, r
         trees = p * q + q * r + r * p
         connectivity = (p + q + r) - ((p + q + r) ** 2 - 3 * trees) ** 0.5
         assert rates[key] == pytest.approx(max(p + q, q + r, r + p) / trees / 2 / connectivity)
-
-
-def test_a_merged_model_is_written_tensor_by_tensor(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
-    record.save_model(tmp_path / "merged.safetensors", torch.tensor([1.0, 2.0, 3.0]).double(), LAYOUT)
-    tensors = load_file(tmp_path / "merged.safetensors")
-    assert tensors["weight"].tolist() == [[1.0], [2.0]]
-    assert tensors["bias"].tolist() == [3.0]
 
 
 def test_a_run_without_states_is_refused(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_who_leaves_settles_first_and_is_told_once() -> None:
     world.start()
     world.run(4.0)
     world.finish()
-    assert heard(world, "b", Finish) == [(3.0, Finish())]
+    assert heard(world, "b", Finish) == [(3.0, Finish(merge=False))]
     assert heard(world, "a", Finish, Delivered, Undelivered) == [
         (4.0, Finish()),
         (4.5, Delivered("b", "ping", 1)),

@@ -82,7 +82,8 @@ def test_the_summary_agrees_with_the_folder(simulate):
     accuracies = [line["accuracy"] for line in last]
     assert summary["local_accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert summary["local_accuracy"]["min"] == pytest.approx(min(accuracies))
-    assert summary["merged_accuracy"] == summary["averaged_accuracy"]
+    assert summary["merged_accuracy"] == pytest.approx(summary["averaged_accuracy"], abs=0.01)
+    assert summary["merged"] == {"members": 4, "peers": 4, "identical": True, "waves": 1}
     merged = load_file(folder / "merged.safetensors")
     (first,) = [value for value in merged.values() if value.shape == (8, 64)]
     np.testing.assert_allclose(first.ravel(), models.mean(0)[: 8 * 64], rtol=1e-5, atol=1e-6)
@@ -216,7 +217,9 @@ def test_who_never_exchanges_learns_what_it_would_alone(simulate):
 def test_bytes_sent_are_those_that_travel(simulate):
     (whole, _), (half, _) = simulate("--init", "common"), simulate("--codec", "half")
     assert half["messages_sent"] == whole["messages_sent"]
-    assert 2 * half["bytes_sent"] == whole["bytes_sent"] > 0
+    # the final merge travels with all its bits: a sum of two vectors up each edge of a tree, and a mean down
+    merge = 3 * (2 + 1) * 610 * 4
+    assert 2 * (half["bytes_sent"] - merge) == whole["bytes_sent"] - merge > 0
 
 
 # -------------------------------------------------------------------------------------------------- convex tasks
@@ -270,7 +273,8 @@ def test_both_ends_of_an_edge_count_its_exchanges(convex):
     exchanges = sum(sum(each.values()) for each in counts.values()) // 2
     assert summary["exchanges"] == exchanges
     units = lines["n0"]["units"]
-    assert summary["rates"]["achieved"] == pytest.approx(exchanges / units)
+    # in units of each edge's owner, who has learnt until it had settled: all of them for about as long
+    assert summary["rates"]["achieved"] == pytest.approx(exchanges / units, rel=1e-4)
     # a clock of each edge, together a Poisson clock of the plan's total rate
     plan = json.loads((convex / "plan.json").read_text())
     assert summary["rates"]["asked"] == pytest.approx(plan["rates"]["total_rate"])
