@@ -94,6 +94,7 @@ class Echo:
         self._out: dict[tuple[str, str], Message] = {}
         self._tries = 0
         self._had: set[str] = set()
+        self._result: Message | None = None
         self.ends = False
         """Whether the run of everybody who is reached is to end."""
         self.mean: Vector | None = None
@@ -137,10 +138,10 @@ class Echo:
             return []
         if self.mean is not None:
             return self._answer_late(sender, message.kind)
-        if not message.view.keys() <= set(self._nodes):
+        if message.view and not message.view.keys() <= set(self._nodes):
             return []
         if message.kind == "mean":
-            return self._learn(sender, message.vectors["x"].clone(), tuple(sorted(message.view)))
+            return self._learn(sender, message.vectors["x"].clone(), message.view)
         if message.kind == "wave":
             possible = message.number <= self._wave + AHEAD * len(self._nodes)
             return self._take_wave(sender, message.number, bool(message.numbers["ends"])) if possible else []
@@ -263,7 +264,7 @@ class Echo:
         assert total is not None
         if not self._parent:
             mean = total.div_(max(len(self._names), 1)).to(self._own.dtype)
-            return self._learn("", mean, tuple(sorted(self._names)))
+            return self._learn("", mean, _of(self._names))
         rounded = total.to(self._own.dtype, copy=True)
         rest = total.sub_(rounded).to(self._own.dtype)
         message = Message("sum", self._wave, {"sum": rounded, "rest": rest}, view=_of(self._names), whole=True)
@@ -271,9 +272,10 @@ class Echo:
 
     # -------------------------------------------------------------------------------------------- down the tree
 
-    def _learn(self, sender: str, mean: Vector, members: tuple[str, ...]) -> list[Effect]:
+    def _learn(self, sender: str, mean: Vector, members: Mapping[str, Standing]) -> list[Effect]:
         """Here is the mean."""
-        self.mean, self.members = mean, members
+        self.mean, self.members = mean, tuple(sorted(members))
+        self._result = Message("mean", self._wave, {"x": mean}, view=members, whole=True)
         self._waiting, self._total, self._out = set(), None, {}
         if sender:
             self._had.add(sender)
@@ -290,10 +292,8 @@ class Echo:
         return self._give(sender) if sender not in self._had else []
 
     def _give(self, name: str) -> list[Effect]:
-        assert self.mean is not None
-        if (name, "mean") in self._out:
-            return []
-        return [self._say(name, Message("mean", self._wave, {"x": self.mean}, view=_of(self.members), whole=True))]
+        assert self._result is not None
+        return [] if (name, "mean") in self._out else [self._say(name, self._result)]
 
     def _say(self, to: str, message: Message) -> Send:
         """Send what is to be repeated until it is delivered."""
@@ -305,4 +305,4 @@ class Echo:
 
 def _of(names: Iterable[str]) -> dict[str, Standing]:
     """Names as a message carries them."""
-    return {name: Standing() for name in sorted(names)}
+    return dict.fromkeys(sorted(names), Standing())
