@@ -59,10 +59,15 @@ def simulate(
         float, typer.Option(help="spread of a local step's time, as a fraction", min=0, max=0.99, rich_help_panel=PANEL)
     ] = 0.0,
     batched: Annotated[bool, typer.Option(help="compute local steps of many peers together")] = True,
+    mergeability: Annotated[
+        str | None, typer.Option(help="look this often whether the models could be merged, such as every 10s")
+    ] = None,
+    mergeability_sample: Annotated[int, typer.Option(help="peers from whose models to look at the mean", min=1)] = 8,
 ) -> None:
     """Run a whole network in virtual time."""
     from node.testbed.experiment import choose_plan, open_experiment
     from node.testbed.happenings import Churn, Script, draw_crashes, draw_leaves, draw_stops, join_between
+    from node.testbed.mergeability import Looks
     from node.testbed.simulate import simulate as run
     from node.testbed.simulated import Physics
     from node.wire.memory import Faults, Partition, halves
@@ -78,6 +83,7 @@ def simulate(
     late_s, leave_s = _start_and_end("late-between", late_between), _start_and_end("leave-between", leave_between)
     stop_share, stop_at_s = _share("stop", stop) if stop else 0.0, _seconds("stop-at", stop_at)
     up_down_s = _two_durations("churn", churn) if churn else None
+    look_every_s = _look_every(mergeability, settings.report_every) if mergeability else None
     chosen = choose_plan(plan, topology, nodes, degree, settings.seed)
     names = [node.name for node in chosen.nodes]
     learning = names[:1] if settings.algorithm == "centralised" else names
@@ -108,8 +114,9 @@ def simulate(
     silent = bool(stop_share or up_down_s)
     snapshot_every = settings.snapshot_every / unit_s
     physics = Physics(faults, step_jitter=step_jitter, snapshot_every=snapshot_every, silent=silent)
+    looks = Looks(look_every_s / unit_s, mergeability_sample) if look_every_s else None
     with _progress(duration) as advance:
-        summary = run(experiment, physics, script, batched=batched, progress=advance)
+        summary = run(experiment, physics, script, batched=batched, looks=looks, progress=advance)
     if json_:
         typer.echo(json.dumps(summary))
         return
@@ -123,6 +130,16 @@ def _seconds(flag: str, text: str) -> float:
         return float(duration_s(text))
     except ValueError as error:
         raise ConfigError(f"--{flag} {text} can't be used: {error}.") from None
+
+
+def _look_every(text: str, report_every_s: float) -> float:
+    seconds = _seconds("mergeability", text)
+    if not seconds >= report_every_s:
+        raise ConfigError(
+            f"--mergeability {text} can't be used: models are looked at when peers report, so write "
+            f"{report_every_s:g}s or more, or a shorter --report-every."
+        )
+    return seconds
 
 
 def _bytes(text: str) -> int:

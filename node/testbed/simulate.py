@@ -148,9 +148,8 @@ def simulate(
     _let_happen(world, experiment, script.play(list(experiment.learners()), config.seed))
     mergeability = None
     if looks:
-        mergeability = Mergeability(
-            experiment.run_dir, looks, trainers, experiment.learners(), config.seed, experiment.unit_s
-        )
+        possible = [*world.peers, *experiment.late]
+        mergeability = Mergeability(experiment.run_dir, looks, trainers, possible, config.seed, unit_s)
     _run(world, experiment, trainers, mergeability, progress)
     seconds = time.monotonic() - began
     facts = {
