@@ -77,7 +77,7 @@ class Presence:
         self._asked: set[str] = set()
         self._unheard: set[str] = set()
         self._news = self._answers = 0
-        self._newest, self._holder = 0, ""
+        self._newest, self._holder, self._behind = 0, "", False
         self._calm = 1
         self.silences = 0
         """Looks in a row that found nothing new."""
@@ -174,7 +174,8 @@ class Presence:
         self._calm = 1 if self.silences else min(2 * self._calm, CALM_MAX)
         self._news = estimate
         effects: list[Effect] = [self._look_later()]
-        if self.silences > 1 and self._newest > self._held()[0]:
+        self._behind = self._newest > self._held()[0]
+        if self.silences > 1 and self._behind:
             effects += self._ask_for_model(self._holder)
         self._answers = 0
         self._newest = 0
@@ -186,5 +187,5 @@ class Presence:
     @property
     def revive(self) -> bool:
         """Whether the round under way is lost and this peer has to begin the next."""
-        held = self._held()[0]
-        return self._newest <= held and self.silences >= 2 + min(self._members.estimate - held, LATER_MAX)
+        older = self._members.estimate - self._held()[0]
+        return not self._behind and self.silences >= 2 + min(older, LATER_MAX)
