@@ -21,6 +21,7 @@ from node.guard import Guard
 from node.pace import Agreement, Pace
 from node.wire.authority import make_certificates
 from node.wire.bridge import Bridge, open_bridge
+from node.wire.ending import Ending
 from node.wire.framing import encode
 from node.wire.grpc import GrpcTransport, open_grpc
 from node.wire.limits import Limits
@@ -127,6 +128,7 @@ class Wires:
         run: str = "r",
         knows: Pace = Pace(),
         plan: Plan | None = None,
+        ending: Ending | None = None,
         kinds: Mapping[str, Kind] = KINDS,
         **guard_changes: Any,
     ) -> AsyncIterator[Peer]:
@@ -156,6 +158,7 @@ class Wires:
             bridge=bridge,
             agreement=agreement,
             plan=plan,
+            ending=ending,
         ) as transport:
             yield Peer(transport, guard, counts, bridge, identity, size, agreement)
 
