@@ -95,6 +95,9 @@ class View(Mapping[str, Standing]):
     def __len__(self) -> int:
         return len(self._standings)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._standings
+
     def of(self, name: str) -> Standing:
         """What is known of anybody."""
         return self._standings.get(name, UNKNOWN)
@@ -102,10 +105,9 @@ class View(Mapping[str, Standing]):
     def learn(self, name: str, news: Standing) -> bool:
         """Take in what somebody says of a member; whether that was news."""
         known = self._standings.get(name, UNKNOWN)
-        merged = known.merge(news)
-        if merged == known:
+        if news.active <= known.active and news.doubted <= known.doubted and news[1:4] <= known[1:4]:
             return False
-        self._standings[name] = merged
+        self._standings[name] = known.merge(news)
         self.version += 1
         self._changed.pop(name, None)
         self._changed[name] = self.version

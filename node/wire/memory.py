@@ -15,6 +15,7 @@ import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import trio
@@ -101,6 +102,7 @@ def view_size_bytes(view: Mapping[str, Standing]) -> int:
     return sum(_part_bytes(_standing_bytes(name, standing)) for name, standing in view.items())
 
 
+@lru_cache(maxsize=1 << 16)  # views repeat themselves
 def _standing_bytes(name: str, standing: Standing) -> int:
     numbers = (standing.active, standing.counter, standing.doubted)
     return (
