@@ -174,10 +174,11 @@ class FinalMerge:
         """A wave has come to nothing for long: something went wrong that nobody has noticed."""
         if self._echo.mean is not None:
             return []
-        stalled, self._waves_then = self._echo.waves == self._waves_then, self._echo.waves
+        stalled = self._echo.waves == self._waves_then
+        effects = self._echo.lead() if stalled else []
+        self._waves_then = self._echo.waves
         self._stalls += 1  # whoever began the last one: a slow peer is not to make all others begin in turn
-        again = Timer(STALL, 2 * self._patience * min(2.0**self._stalls, STALL_MAX))
-        return [*self._echo.lead(), again] if stalled else [again]
+        return [*effects, Timer(STALL, 2 * self._patience * min(2.0**self._stalls, STALL_MAX))]
 
     def _merge(self, mean: Vector, frozen: Vector) -> list[Effect]:
         """Here is the mean; the peer's own statistics belong into it."""
