@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from algorithms.modest import Modest
+from algorithms.protocol import Arrival, Effect, Event, Place, Tick
 from node.config import RunConfig
 from node.draws import Draws
 from node.shards import load_shard
@@ -281,3 +286,106 @@ def test_a_peer_joins_whatever_becomes_of_its_contact(trouble, seed):
     assert open_world.run_until(
         lambda: all(world.peers[name].algorithm.members.view.of("n7").address == "host:n7" for name in knows), 100.0
     )
+
+
+# ----------------------------------------------------------------------------------------- in the long run
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+@pytest.mark.parametrize("aggregators", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_ends_everywhere_with_the_same_bytes(seed, aggregators, loss):
+    physics = Physics(Faults(delay=0.1, loss=loss), step_jitter=0.5)
+    open_world = OpenWorld(N, SAMPLES, aggregators, seed, physics, rounds=8)
+    open_world.world.start()
+    open_world.world.run(2000.0)
+    peers = open_world.world.peers.values()
+    assert len({peer.done.numpy().tobytes() for peer in peers}) == 1
+    assert {float(peer.done[0]) for peer in peers} == {8.0}
+
+
+class DeafAtTimes(Modest):
+    """``n0`` does not notice most of what it is sent."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._ears = place.draw("ears") if place.name == "n0" else None
+
+    def step(self, event: Event, now: float) -> Iterable[Effect]:
+        deaf = self._ears is not None and isinstance(event, Arrival) and self._ears.random() < 0.7
+        return [] if deaf else super().step(event, now)
+
+
+class Impatient(Modest):
+    """``n0`` finds at each of its looks that the round is lost, and begins the next."""
+
+    def _tick(self, event: Tick, now: float) -> list[Effect]:
+        effects = super()._tick(event, now)
+        if event.name == "look" and self._name == "n0":
+            self._presence.silences, self._presence._behind = 100, False
+            effects += self._revive_if_lost(now)
+        return effects
+
+
+@pytest.mark.parametrize("rule", [DeafAtTimes, Impatient])
+def test_a_peer_that_claims_what_is_not_so_does_not_hold_the_others_up(rule):
+    open_world = small(rule=rule)
+    open_world.world.run(200.0)
+    numbers = sorted({work.number: work.time for work in open_world.log.averaged}.items())
+    assert max(b[1] - a[1] for a, b in pairwise(numbers)) < 20.0
+    newest = max((work.number, work.value) for work in open_world.log.averaged)
+    assert newest[0] > 50
+    assert newest[1] > 0.8 * newest[0]
+    assert rule is DeafAtTimes or open_world.world.peers["n0"].algorithm.counters()["revivals"] > 3
+
+
+def test_a_peer_that_all_others_doubt_without_reason_is_soon_sampled_again():
+    """Nobody tells it, and it would have nothing to say of its own accord."""
+    open_world = small(n=20)
+    world, log = open_world.world, open_world.log
+    world.run(50.0)
+    for name, peer in open_world.live().items():
+        if name != "n7":
+            peer.members.doubt("n7")
+    assert open_world.run_until(lambda: world.peers["n7"].algorithm.counters()["refuted"] > 0, 30.0)
+    assert open_world.run_until(lambda: any(w.name == "n7" and w.time > 50.0 for w in log.trained), 60.0)
+
+
+def entries(thing: object, seen: set[int]) -> int:
+    """Of all collections that an object of an algorithm holds, and those that they hold."""
+    if id(thing) in seen:
+        return 0
+    seen.add(id(thing))
+    if isinstance(thing, dict | list | tuple | set | deque):
+        return len(thing) + sum(entries(one, seen) for one in (thing.values() if isinstance(thing, dict) else thing))
+    if isinstance(thing, Modest) or type(thing).__module__.startswith("algorithms."):
+        names = getattr(type(thing), "__slots__", None) or vars(thing)
+        return sum(entries(getattr(thing, name), seen) for name in names)
+    return 0
+
+
+class Hoards(Modest):
+    """Keeps a word on every round."""
+
+    def step(self, event: Event, now: float) -> Iterable[Effect]:
+        self.rounds = {**getattr(self, "rounds", {}), self.held: now}
+        return super().step(event, now)
+
+
+@pytest.mark.parametrize("rule", [Modest, Hoards])
+def test_what_a_peer_remembers_does_not_grow_with_the_rounds(rule):
+    """Under loss and crashes, which leave the most behind; ``n4`` never crashes."""
+    physics = Physics(Faults(delay=0.05, loss=0.1), crashes=True, exact=True, silent=True)
+    open_world = OpenWorld(5, 2, 2, 0, physics, rule=rule)
+    world = open_world.world
+    for time in range(20, 600, 20):
+        world.at(float(time), lambda time=time: world.crash(f"n{time % 3}"))
+        world.at(time + 5.0, lambda time=time: world.restart(f"n{time % 3}"))
+    world.start()
+    sizes = []
+    for until in (200.0, 600.0):
+        world.run(until)
+        sizes.append(entries(open_world.live()["n4"], set()))
+    assert sizes[0] > 100
+    assert max(work.number for work in open_world.log.averaged) > 150
+    assert (sizes[1] < 1.2 * sizes[0]) == (rule is Modest), sizes
