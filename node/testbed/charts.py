@@ -114,8 +114,10 @@ def _draw_loss(axes: Any, run: Figures, colours: Sequence[str]) -> None:
 def _draw_looks(axes: Any, run: Figures, key: str, factor: float, colour: str) -> list[tuple[float, str, str]]:
     """How good the mean of all models was, where it was looked at; the line's label."""
     times, values = run.looked(key)
+    if not len(values):
+        return []
     axes.plot(times, factor * values, color=colour, marker=".")
-    return [(factor * values[-1], "if merged then", colour)] if len(values) else []
+    return [(factor * values[-1], "if merged then", colour)]
 
 
 def _draw_barrier(axes: Any, run: Figures, colours: Sequence[str]) -> None:
