@@ -38,7 +38,7 @@ from node.pages import serve_pages
 from node.parts import Parts
 from node.peer import Peer
 from node.place import ends_in_merge
-from node.testbed.merged import FOLDER, write_merged
+from node.testbed.merged import FOLDER, SUFFIX, write_merged
 from node.testbed.record import write_line, write_state
 from node.wire.ending import Ending
 from node.wire.grpc import GrpcTransport, open_grpc
@@ -58,6 +58,9 @@ RESUMED_WAIT_S = 1.0
 """A peer that comes back waits no longer than this for its neighbours: they have been under way all the time."""
 
 INTERRUPTED = 130
+
+MERGED = f"{FOLDER}{SUFFIX}"
+"""The merged model in the state folder."""
 
 
 def run_daemon(orders: Orders, config: RunConfig) -> int:
@@ -140,8 +143,17 @@ class Daemon:
                 peer, resumed = parts.make_peer(transport, self._members, self._agreement.unit_s)
                 self._account = Account(parts, peer, self._members)
                 await self._wait_for_neighbours(peer, resumed)
+                if resumed and self._was_merged(peer):
+                    log.info("the run was over, and its models were merged, before this peer came back")
+                    peer.leave()
                 await self._learn(peer, self._account)
             nursery.cancel_scope.cancel()
+
+    def _was_merged(self, peer: Peer) -> bool:
+        """Whether the run is over and the peer has its merged model: those who come back later make no better one."""
+        state, rounds = self._parts.orders.state, self._parts.config.rounds
+        over = peer.over or (rounds is not None and peer.algorithm.counters().get("rounds", 0) >= rounds)
+        return over and state is not None and (state / MERGED).exists()
 
     async def _learn(self, peer: Peer, account: Account) -> None:
         if not self._stopping.is_set():
@@ -306,6 +318,6 @@ class Daemon:
             log.error("no final state: %s", error)
         try:
             if orders.state is not None:
-                write_merged(orders.state, "merged", algorithm, layout)
+                write_merged(orders.state, FOLDER, algorithm, layout)
         except Exception as error:
             log.error("no merged model: %s", error)

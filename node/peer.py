@@ -171,6 +171,11 @@ class Peer:
             self._nursery.cancel_scope.cancel()
         return self._done
 
+    @property
+    def over(self) -> bool:
+        """Whether the run has lasted as long as it was to."""
+        return self.clock.seconds >= self.manner.duration_s or self.figures.gradients >= self.manner.steps
+
     def finish(self, lead: bool = False) -> None:
         """Ask for the end of the run; :meth:`run` returns when the algorithm has settled.
 

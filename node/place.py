@@ -62,7 +62,8 @@ def ends_in_merge(config: RunConfig) -> bool:
     if not is_open(find_algorithm(config.algorithm)):
         return config.final_merge is not False
     if config.final_merge:
-        raise TaskError(f"--final-merge can't be used with {config.algorithm}, whose newest model is the result.")
+        name = config.algorithm
+        raise TaskError(f"--final-merge can't be used with {name}, whose newest model is the result: leave it out.")
     return False
 
 

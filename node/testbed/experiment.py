@@ -184,7 +184,8 @@ def open_experiment(plan: Plan, config: RunConfig, out: Path | None, data: Path 
     if config.algorithm not in (*ALGORITHMS, *REFERENCES):
         raise TaskError(unknown("algorithm", config.algorithm, (*ALGORITHMS, *REFERENCES)) + ".")
     if config.final_merge and config.algorithm in REFERENCES:
-        raise ConfigError(f"--final-merge can't be used with {config.algorithm}, where nobody talks to anybody.")
+        name = config.algorithm
+        raise ConfigError(f"--final-merge can't be used with {name}, where nobody talks to anybody: leave it out.")
     algorithm = find_algorithm(UNDERLYING if config.algorithm in REFERENCES else config.algorithm)
     task = open_task(config, algorithm)
     names, layout = [node.name for node in plan.nodes], FlatModel(task.build(0), task.dtype).layout

@@ -19,7 +19,10 @@ from typer.testing import CliRunner
 from algorithms.protocol import Message, Reason
 from node.cli import app
 from node.cli.status import read_status
+from node.config import RunConfig
+from node.daemon import run_daemon
 from node.errors import ConfigError, NetworkError
+from node.orders import Orders
 from node.shards import prepare
 from node.tasks import load_task
 from node.testbed.processes import Processes
@@ -137,7 +140,23 @@ def test_an_address_that_is_none(address):
     assert address in str(error)
 
 
-# ----------------------------------------------------------------------------------------------- five daemons
+# ------------------------------------------------------------------------------------------------- daemons
+
+
+def test_who_comes_back_when_all_is_over_keeps_the_merged_model(home):
+    """It would be alone with its own one now."""
+    folder, _ = home
+    here = {"plan": folder / "plan.json", "certs": folder / "certs" / "n0", "state": folder / "state", "wait_s": 0.0}
+    orders = Orders("n0", folder / "data", **here, resume=True)
+    config = RunConfig(options={"hidden": "4"}, steps=2, time_unit="10ms")
+    merged = orders.state / "merged.safetensors"
+    assert run_daemon(orders, config) == 0
+    assert read_merged(merged)[0]["members"] == ["n0"], "nobody else was ever there"
+    merged.write_text("of all")
+    assert run_daemon(orders, config) == 0
+    assert merged.read_text() == "of all"
+    assert run_daemon(orders, config.model_copy(update={"steps": 4})) == 0
+    assert read_merged(merged)[0]["members"] == ["n0"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 import trio
 
+from algorithms.final_merge import FinalMerge
 from algorithms.protocol import Edge
 from node.account import Account, waiting_status
 from node.clock import Clock
@@ -101,6 +102,28 @@ async def test_what_does_not_exist_is_null_or_not_there(tmp_path):
     line = spoken(account.line(), tmp_path)
     assert (line["test_loss"], line["accuracy"], line["exchange_p99_units"]) == (0.5, None, None)
     assert not {"distance", "missed_gradients"} & line.keys()
+
+
+class Ended(FinalMerge):
+    """What has learnt until unit 30, and merges since."""
+
+    def __init__(self, inner):
+        self.inner, self._frozen, self._merges, self.learnt_until = inner, inner.model(0), True, 30.0
+
+    def counters(self):
+        return self.inner.counters()
+
+
+def test_while_models_are_merged_the_time_of_learning_stands_still():
+    account, *_ = make_account(torch.zeros(2))
+    assert not account.merging
+    before = account.line()
+    account._peer.algorithm = Ended(account._peer.algorithm)
+    assert account.merging
+    line = account.line()
+    assert (line["units"], line["seconds"]) == (30.0, 30.0 * UNIT_S)
+    assert line["rate_achieved"] == {name: pytest.approx(r * 40 / 30) for name, r in before["rate_achieved"].items()}
+    assert account.status("merging").units == 40.0, "the clock goes on"
 
 
 @pytest.mark.trio
