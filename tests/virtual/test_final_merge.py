@@ -11,7 +11,7 @@ import pytest
 from algorithms.echo import Echo
 from node.testbed.simulated import Physics
 from node.wire.memory import Faults
-from tests.virtual.merges import LIMITS, Merge
+from benchmarks.merges import LIMITS, Merge
 from topology.families import FAMILIES, make_graph
 
 DELAY = 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, ClassVar
 
 import networkx as nx
 import torch
@@ -19,8 +20,10 @@ from algorithms.protocol import (
     Effect,
     Event,
     Finish,
+    Kind,
     Limits,
     Place,
+    Send,
     Snapshot,
     Start,
     Tempo,
@@ -29,7 +32,7 @@ from algorithms.protocol import (
     Vector,
 )
 from node.draws import Draws
-from node.testbed.simulated import Physics
+from node.testbed.simulated import Physics, SimulatedPeer
 from node.testbed.virtual import World
 
 LIMITS = Limits(reply_first=2.0, retry_first=0.1, retry_max=5.0, linger=60.0)
@@ -39,32 +42,37 @@ EVER = 20_000.0
 class Still:
     """Learns nothing, and is done after so many units."""
 
-    kinds: Mapping = {}
-    options: Mapping = {}
-    defaults: Mapping = {}
+    kinds: ClassVar[Mapping[str, Kind]] = {}
+    options: ClassVar[Mapping[str, float]] = {}
+    defaults: ClassVar[Mapping[str, float]] = {}
     tempo = Tempo()
 
     def __init__(self, place: Place, until: float) -> None:
         self.x, self._until = place.start, until
 
     def step(self, event: Event, now: float) -> list[Effect]:
+        """End in time, or when told to."""
         if isinstance(event, Start):
             return [Timer("over", self._until)]
         return [Done(self.x.clone())] if isinstance(event, (Finish, Tick)) else []
 
     def model(self, now: float) -> Vector:
+        """The start."""
         return self.x.clone()
 
     def ledger(self) -> None:
-        return None
+        """Nothing is conserved."""
 
     def counters(self) -> dict[str, float]:
+        """Nothing is counted."""
         return {}
 
     def snapshot(self) -> Snapshot:
+        """The start."""
         return Snapshot({"x": self.x.clone()})
 
     def restore(self, snapshot: Snapshot) -> None:
+        """Take up a snapshot."""
         self.x = snapshot.vectors["x"].clone()
 
 
@@ -74,29 +82,36 @@ class Idle:
     eager = False
 
     def snapshot(self, name: str) -> Snapshot:
+        """Nothing."""
         return Snapshot()
 
     def restore(self, name: str, snapshot: Snapshot) -> None:
-        pass
+        """Nothing to restore."""
 
 
 class Counted(World):
-    """Counts the messages of each kind, and knows when the last peer ended."""
+    """Counts the messages of each kind, and knows when each peer ended."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.sent: dict[str, int] = {}
-        self.last_end = 0.0
+        self.ended_at: dict[str, float] = {}
         super().__init__(*args, **kwargs)
 
-    def _send(self, peer, effect) -> None:
+    def _send(self, peer: SimulatedPeer, effect: Send) -> None:
         self.sent[effect.message.kind] = self.sent.get(effect.message.kind, 0) + 1
         super()._send(peer, effect)
 
+    @property
+    def last_end(self) -> float:
+        """When the last peer that has come to an end did so."""
+        return max(self.ended_at.values())
+
     def feed(self, name: str, event: Event) -> None:
+        """Hand a peer an event."""
         self._feed(self.peers[name], event)
 
-    def _done(self, peer, effect) -> None:
-        self.last_end = self.now
+    def _done(self, peer: SimulatedPeer, effect: Done) -> None:
+        self.ended_at[peer.name] = self.now
         super()._done(peer, effect)
 
 
