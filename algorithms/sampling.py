@@ -107,6 +107,9 @@ class Sampler:
         effects: list[Effect] = []
         if answered and name in self._asked_at:
             self._trips.append(min(now - self._asked_at.pop(name), self._limits.reply_first))
+            if len(self._trips) == 1:  # the others were asked with no idea of how long an answer takes
+                asked = [f"{TIMER} {key} {one}" for key, sampling in self._under_way.items() for one in sampling.asked]
+                effects += [Timer(timer, self.patience * REPEAT) for timer in asked]
         for key, sampling in list(self._under_way.items()):
             if self._under_way.get(key) is not sampling:
                 continue  # what followed from another one has ended it
