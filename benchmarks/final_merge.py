@@ -106,12 +106,13 @@ def draw(sizes: Sequence[int], rows: dict[str, list[tuple[float, ...]]], path: P
     models.annotate(
         "final merge, on any graph",
         (sizes[-1], merged[-1]),
-        (0, -6),
+        (0, 6),
         ha="right",
-        va="top",
+        va="bottom",
         textcoords="offset points",
         fontsize=9,
     )
+    models.set_ylim(bottom=1)
     times.plot([], [], color="0.4", label="final merge")
     times.plot([], [], ":", color="0.4", label="gossip to 1 %")
     times.plot([], [], "--", color="0.4", label="gossip to 6e-8")
