@@ -273,7 +273,8 @@ def _if_merged(look: Mapping[str, Any] | None) -> str:
     if not look:
         return NONE
     barriers = f"{short(look['barrier_mean'])} (max {short(look['barrier_max'])})"
-    return f"{percent(look['merged_accuracy'])}, barrier {barriers}"
+    accuracy, loss = look["merged_accuracy"], look["merged_loss"]
+    return f"{f'loss {short(loss)}' if accuracy is None else percent(accuracy)}, barrier {barriers}"
 
 
 def _looking(look: Mapping[str, Any] | None) -> str:

@@ -171,15 +171,17 @@ def test_the_sample_is_drawn_from_the_seed(looking: Any) -> None:
     assert len({drawn(seed) for seed in range(5)}) > 1
 
 
-def test_a_look_is_due_once_a_period(looking: Any) -> None:
+@pytest.mark.parametrize(("report_every", "expected"), [(3.0, [0, 4, 7, 10, 14]), (0.1, [0, 100, 200])])
+def test_a_look_is_due_once_a_period(report_every: float, expected: list[int], looking: Any) -> None:
+    """With the first report from then on; a hundred times 0.1, summed up, is a little less than 10."""
     mergeability, _ = looking(every=10.0)
-    seen = []
-    for k in range(15):
-        now = 0.1 * 3 * 10 * k  # 0, 3, 6, ... and not all of it exact
+    seen, now = [], 0.0
+    for report in range(15 if report_every == 3 else 205):
         if mergeability.due(now):
             mergeability.look(models_of(1, 2), now)
-            seen.append(3 * k)
-    assert seen == [0, 12, 21, 30, 42]
+            seen.append(report)
+        now += report_every
+    assert seen == expected
 
 
 def test_looks_are_written_down_and_summed_up(looking: Any, tmp_path: Path) -> None:
@@ -263,11 +265,15 @@ def test_looking_changes_nothing_and_takes_as_many_evaluations_as_it_says(tmp_pa
         assert lines[0] == lines[1]
 
 
-def test_who_has_stopped_is_not_in_the_mean(tmp_path: Path) -> None:
-    simulate(tmp_path / "run", "--mergeability", "500ms", "--stop", "50%", "--stop-at", "1200ms")
+@pytest.mark.parametrize(
+    ("flags", "first", "last"),
+    [(["--stop", "50%", "--stop-at", "1200ms"], 4, 2), (["--leave", "1", "--leave-between", "1100ms:1400ms"], 4, 3)],
+)
+def test_who_is_gone_is_not_in_the_mean(flags: list[str], first: int, last: int, tmp_path: Path) -> None:
+    simulate(tmp_path / "run", "--mergeability", "500ms", *flags)
     looks = read_looks(tmp_path / "run")
-    assert [look["peers"] for look in looks] == [4 if look["seconds"] < 1.2 else 2 for look in looks]
-    assert {look["peers"] for look in looks} == {2, 4}
+    assert [look["seconds"] for look in looks] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3])
+    assert [look["peers"] for look in looks] == [first] * 3 + [last] * 4
 
 
 def test_the_report_shows_what_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
