@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from algorithms.echo import Echo
+from benchmarks.merges import LIMITS, Merge
 from node.testbed.simulated import Physics
 from node.wire.memory import Faults
-from benchmarks.merges import LIMITS, Merge
 from topology.families import FAMILIES, make_graph
 
 DELAY = 0.1
