@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from algorithms.protocol import Limits, Message, Reason, Send, Timer
+from algorithms.protocol import Cancel, Limits, Message, Reason, Send, Timer
 from algorithms.sampling import TRIPS_MIN, Sampler
 
 LONGEST = 5.0
@@ -145,6 +145,16 @@ def test_patience_is_twice_the_median_and_five_deviations(asking):
         if k + 1 < TRIPS_MIN:
             spread = max(spread, middle / 2)
         assert asking.sampler.patience == pytest.approx(2 * (middle + 5 * spread))
+
+
+def test_the_first_answer_of_all_tells_how_long_the_others_have(asking):
+    asking.begin(2, "a", "b")
+    effects = asking.sampler.heard("a", 0.2, answered=True)
+    assert asking.sampler.patience == pytest.approx(2 * (0.2 + 5 * 0.1))
+    assert waits(effects)["ping k b"] == pytest.approx(asking.sampler.patience / 2)
+    assert "ping k b" not in [effect.name for effect in effects if isinstance(effect, Cancel)]
+    asking.begin(2, "c", "d", now=1.0)
+    assert waits(asking.sampler.heard("c", 1.1, answered=True)) == {}
 
 
 def test_patience_has_bounds(asking):
