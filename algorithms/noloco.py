@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A peer has slow weights φ. In outer step t it takes m local steps from them, which lead to θ, and exchanges Δ = θ - φ
-and φ with the others of a small random group G, two of them by default. Then, with means over G [1]_, eqs. 1 to 3,
+and φ with the others of a small random group G, two of them by default. Then, with means over G [1]_,
 
     δ <- α δ + β mean Δ + γ (mean φ - φ),     φ <- φ + δ,
 

@@ -29,8 +29,8 @@ Invariants
 * ``symmetric``: sum(x - x(0) - own steps) = 0, the ledger, whatever the network does.
 * ``pull``: of each neighbour, the answer to the newest question is used, and once.
 
-.. [1] T. Zhu et al., "Single merging suffices: Recovering server-based learning performance in decentralized learning",
-   arXiv:2507.06542.
+.. [1] T. Zhu, T. Zhang, M. Wang, Z. Zhou, C. Wang, "On the surprising effectiveness of a single global merging in
+   decentralized learning", ICLR 2026, arXiv:2507.06542.
 """
 
 from __future__ import annotations
