@@ -10,16 +10,16 @@ The run ends in one of two ways. When its time or its rounds are over each peer 
 plan's peers begins the wave, or, when that is not heard of, another one after a while. Or one peer is told to end the
 run: its wave ends that of everybody whom it reaches.
 
-Statistics, such as a batch normalisation's, are no parameters, and their mean is of no use. A peer keeps its own, and
-estimates them anew for the merged model by local steps of length zero. The optimiser's state is left out.
+Statistics, such as a batch normalisation's, are no parameters: the mean of several need not be that of any model. A peer keeps its
+own, and estimates them anew for the merged model by local steps of length zero. The optimiser's state is left out.
 
 Invariants
 ----------
 * The learnable parameters of the merged model are the same bits on all peers that have it.
 * The inner algorithm's model, ledger and snapshot stay what they were when it was done.
 
-.. [1] T. Zhu et al., "Single merging suffices: Recovering server-based learning performance in decentralized learning",
-   arXiv:2507.06542.
+.. [1] T. Zhu, T. Zhang, M. Wang, Z. Zhou, C. Wang, "On the surprising effectiveness of a single global merging in
+   decentralized learning", ICLR 2026, arXiv:2507.06542.
 """
 
 from __future__ import annotations
