@@ -9,13 +9,13 @@ for the same batch. With ``gossip_steps`` above 1 it is DFedSAM-MGS, multiple go
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
 from algorithms.dfedavg import Dfedavg
-from algorithms.protocol import Place, Train, Unsuitable, Vector
+from algorithms.options import radius
+from algorithms.protocol import Place, Train, Vector
 
 
 class Dfedsam(Dfedavg):
@@ -26,9 +26,7 @@ class Dfedsam(Dfedavg):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._rho = float(self._options["rho"])
-        if not 0 <= self._rho < math.inf:
-            raise Unsuitable(f"--set rho={self._rho:g} can't be used: write a radius of 0 or more.")
+        self._rho = radius(self._options, "rho")
 
     def _ask(self, at: Vector) -> Train:
         return replace(super()._ask(at), rho=self._rho)

@@ -126,7 +126,8 @@ class Echo:
 
     def freeze(self, x: Vector) -> list[Effect]:
         """From now on ``x``, shape ``(d,)``, is this peer's model; it is not written any more."""
-        self._own, self._finite = x, bool(torch.isfinite(x).all())
+        # Left out is also a model of which as many as there are peers would have no finite sum.
+        self._own, self._finite = x, bool(torch.isfinite(x * float(len(self._nodes))).all())
         return self._go_on()
 
     def arrive(self, sender: str, message: Message) -> list[Effect]:

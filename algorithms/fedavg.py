@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from algorithms.merging.mean import mean
+from algorithms.options import part, radius
 from algorithms.protocol import (
     Arrival,
     Cancel,
@@ -72,8 +73,8 @@ class Fedavg:
         self._sample = set(place.nodes)
         self._codec, self._limits = place.codec, place.limits
         self._local_steps, self._rounds_max = place.local_steps, place.rounds
-        self._decay = float(place.options.get("decay", 1.0))
-        self._rho = float(place.options.get("rho", 0.0))
+        options = {**type(self).options, **place.options}
+        self._decay, self._rho = part(options, "decay"), radius({"rho": 0.0, **options}, "rho")
         self.x = place.start.clone()
         self.round = -1 if self._samples else 0  # before the first round if only the server knows where to begin
         self._updates: dict[str, Vector] = {}

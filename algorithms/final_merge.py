@@ -10,8 +10,9 @@ The run ends in one of two ways. When its time or its rounds are over each peer 
 plan's peers begins the wave, or, when that is not heard of, another one after a while. Or one peer is told to end the
 run: its wave ends that of everybody whom it reaches.
 
-Statistics, such as a batch normalisation's, are no parameters: the mean of several need not be that of any model. A peer keeps its
-own, and estimates them anew for the merged model by local steps of length zero. The optimiser's state is left out.
+Statistics, such as a batch normalisation's, are no parameters: the mean of several need not be that of any model. A
+peer keeps its own, and estimates them anew for the merged model by local steps of length zero. The optimiser's state is
+left out.
 
 Invariants
 ----------

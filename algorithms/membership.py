@@ -20,14 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from algorithms.protocol import COUNT_MAX, Effect, Meet, Message, Part, Place, Save
+from algorithms.protocol import AHEAD, COUNT_MAX, Effect, Meet, Message, Part, Place, Save
 from algorithms.view import UNKNOWN, Standing, View
-
-AHEAD = 1_000_000
-"""Rounds and counters that are further ahead than this of what a peer knows are not believed.
-
-Whoever was cut off for weeks must still believe the others when it is back.
-"""
 
 SAVED = "member "
 """Begins the names of standings in a snapshot."""

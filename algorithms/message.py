@@ -60,6 +60,12 @@ class Kind:
     whole: bool = False
 
 
+AHEAD = 1_000_000
+"""Rounds and counters that are further ahead than this of what a peer knows are not believed.
+
+Whoever was cut off for weeks must still believe the others when it is back.
+"""
+
 COUNT_MAX = 2**53
 """Whole numbers on the wire stay below this: they travel as doubles."""
 

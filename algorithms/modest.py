@@ -34,6 +34,7 @@ from typing import Any, ClassVar
 
 from algorithms.membership import Membership
 from algorithms.merging.mean import require_mean
+from algorithms.options import part, whole
 from algorithms.presence import ALONE, Presence
 from algorithms.protocol import (
     Arrival,
@@ -56,7 +57,6 @@ from algorithms.protocol import (
     Train,
     Trained,
     Undelivered,
-    Unsuitable,
     Vector,
 )
 from algorithms.relay import Average, Baton, Relay
@@ -100,12 +100,12 @@ class Modest:
     def __init__(self, place: Place) -> None:
         require_mean(place, "modest")
         options = {**type(self).options, **place.options}
-        self._samples, self._aggregators = _whole(options, "samples"), _whole(options, "aggregators")
-        self._success, self._decay = _fraction(options, "success"), float(options["decay"])
+        self._samples, self._aggregators = whole(options, "samples"), whole(options, "aggregators")
+        self._success, self._decay = part(options, "success"), part(options, "decay")
         self._name, self._codec, self._limits = place.name, place.codec, place.limits
         self._local_steps, self._rounds_max = place.local_steps, place.rounds
         random = place.draw("members")
-        self.members = Membership(place, _whole(options, "window"), random)
+        self.members = Membership(place, whole(options, "window"), random)
         self._presence = Presence(place, self.members, self._samples, self._held, random)
         self._relay = Relay(place.name, self.members, place.limits, random, self._take)
         self._relay.round_time = float(place.local_steps)
@@ -334,17 +334,3 @@ class Modest:
         self._trained_last, self._averaged_last = int(numbers["trained_last"]), int(numbers["averaged_last"])
         self._counts = {name: int(numbers[name]) for name in COUNTS}
         self._met = self.members.restore(numbers)
-
-
-def _whole(options: Mapping[str, float | int | str], name: str) -> int:
-    value = int(options[name])
-    if value < 1:
-        raise Unsuitable(f"--set {name}={value} can't be used: write a whole number from 1.")
-    return value
-
-
-def _fraction(options: Mapping[str, float | int | str], name: str) -> float:
-    value = float(options[name])
-    if not 0 < value <= 1:
-        raise Unsuitable(f"--set {name}={value:g} can't be used: write a part above 0 and up to 1.")
-    return value

@@ -42,6 +42,7 @@ import torch
 from algorithms.lateness import Lateness
 from algorithms.merging.mean import require_mean
 from algorithms.protocol import (
+    AHEAD,
     Arrival,
     Cancel,
     Delivered,
@@ -202,7 +203,7 @@ class Noloco:
 
     def _keep(self, sender: str, message: Message, now: float) -> None:
         number = message.number
-        if number < 1 or sender not in self.group(number - 1):
+        if not 1 <= number <= self.round + AHEAD or sender not in self.group(number - 1):
             return
         self._away.discard(sender)
         self._lateness.note(number, now)

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from algorithms.layout import Layout
+from algorithms.message import AHEAD as AHEAD
 from algorithms.message import COUNT_MAX as COUNT_MAX
 from algorithms.message import Kind as Kind
 from algorithms.message import Message as Message

@@ -31,7 +31,9 @@ from typing import Any, ClassVar
 
 from algorithms.chebyshev import omegas
 from algorithms.lateness import Lateness
+from algorithms.options import part
 from algorithms.protocol import (
+    AHEAD,
     Arrival,
     Cancel,
     Delivered,
@@ -77,7 +79,7 @@ class Rounds:
         self._local_steps, self._rounds_max = place.local_steps, place.rounds
         self._merging, self._layout = place.merging, place.layout
         self._options = {**type(self).options, **place.options}
-        self._steps = int(self._options["gossip_steps"])
+        self._steps, self._decay = int(self._options["gossip_steps"]), part(self._options, "decay")
         self._acceleration = _acceleration(place, str(self._options["acceleration"]), self._steps)
         self.x = place.start.clone()
         self.round, self.step_done = 0, 0
@@ -118,7 +120,7 @@ class Rounds:
 
     def _ask(self, at: Vector) -> Train:
         """The local steps of this round."""
-        factor = float(self._options["decay"]) ** self.round
+        factor = self._decay**self.round
         return Train("round", at, self._local_steps, lr_factor=factor)
 
     def _train(self) -> list[Effect]:
@@ -211,7 +213,7 @@ class Rounds:
 
     def _arrive(self, event: Arrival, now: float) -> list[Effect]:
         name, number = event.sender, event.message.number
-        if name not in self._inbox or number <= 0:
+        if name not in self._inbox or not 0 < number <= self.number + AHEAD * self._steps:
             return []
         self._newest[name] = max(self._newest[name], number)
         self._quiet.discard(name)

@@ -11,8 +11,8 @@ Looks come with reports, for which each peer's model is evaluated anyway. With k
 n·d additions and 1 + 3k evaluations, or 4k where the model has statistics: then each peer of the sample estimates them
 for the mean, and for the points on its line, from its own data, as after a final merge.
 
-.. [1] T. Zhu et al., "Single merging suffices: Recovering server-based learning performance in decentralized learning",
-   arXiv:2507.06542.
+.. [1] T. Zhu, T. Zhang, M. Wang, Z. Zhou, C. Wang, "On the surprising effectiveness of a single global merging in
+   decentralized learning", ICLR 2026, arXiv:2507.06542.
 .. [2] J. Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", ICML 2020, arXiv:1912.05671.
 """
 

@@ -95,7 +95,7 @@ def present(folder: Path, out: Path | None = None) -> None:
         console.print(f"lost: {', '.join(run.summary['lost_peers'])}", style="bold", highlight=False)
     for remark in run.remarks:
         console.print(remark, style="bold", highlight=False, markup=False)
-    console.print(f"{out}: {PAGE}, {CURVES}", soft_wrap=True, highlight=False)
+    console.print(f"{out}: {PAGE}, {CURVES}", soft_wrap=True, highlight=False, markup=False)
 
 
 def present_several(folders: Sequence[Path], out: Path) -> None:
@@ -109,7 +109,7 @@ def present_several(folders: Sequence[Path], out: Path) -> None:
     for run, label in zip(runs, labels(runs), strict=True):
         for remark in run.remarks:
             console.print(f"{label}: {remark}", style="bold", highlight=False, markup=False)
-    console.print(f"{page}, {picture}", soft_wrap=True, highlight=False)
+    console.print(f"{page}, {picture}", soft_wrap=True, highlight=False, markup=False)
 
 
 def write_run(run: Run, out: Path) -> None:
@@ -224,14 +224,15 @@ def _print_figures(console: Console, runs: Sequence[Run]) -> None:
 def table(figures: Sequence[Sequence[str]]) -> Table:
     """A header and rows for the terminal."""
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     head, *rows = figures
     made = Table(box=SIMPLE_HEAD)
     for name in head:
-        made.add_column(name, justify="right" if name else "left", overflow="fold")
+        made.add_column(escape(name), justify="right" if name else "left", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))
     return made
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 import trio
 
-from algorithms.membership import AHEAD
-from algorithms.protocol import Message, Reason
+from algorithms.protocol import AHEAD, Message, Reason
 from algorithms.view import Standing
 from node.config import RunConfig
 from node.orders import Orders

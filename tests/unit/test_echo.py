@@ -412,3 +412,11 @@ def test_who_refuses_the_wave_for_good_is_done_without(middle):
     middle.arrive("a", wave(1, "a"))
     middle.arrive("d", wave(1, "a"))
     assert kinds(middle.hear_of(Undelivered("b", "wave", number(1, "a"), Reason.WRONG_RUN))) == ["sum"]
+
+
+def test_a_model_of_which_many_have_no_finite_sum_is_left_out(middle):
+    middle.freeze(torch.tensor([2e38]))
+    middle.arrive("a", wave(1, "a"))
+    middle.arrive("d", wave(1, "a"))
+    answer = sent(middle.arrive("b", wave(1, "a")), "sum")["a"]
+    assert (answer.vectors["sum"].tolist(), dict(answer.view)) == ([0.0], {})

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from algorithms.membership import AHEAD, MEMBERS_MAX, Membership
-from algorithms.protocol import Meet, Message, Part, Save
+from algorithms.membership import MEMBERS_MAX, Membership
+from algorithms.protocol import AHEAD, Meet, Message, Part, Save
 from algorithms.view import Standing
 from node.draws import Draws
 

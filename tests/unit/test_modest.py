@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from algorithms.compression import CODECS
-from algorithms.membership import AHEAD
 from algorithms.merging import MERGINGS
 from algorithms.message import COUNT_MAX, Message
 from algorithms.modest import Modest
 from algorithms.protocol import (
+    AHEAD,
     Arrival,
     Cancel,
     Delivered,

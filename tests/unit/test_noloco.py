@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +13,7 @@ import torch
 from algorithms.merging import MERGINGS
 from algorithms.noloco import Noloco
 from algorithms.protocol import (
+    AHEAD,
     Arrival,
     Delivered,
     Done,
@@ -244,3 +246,13 @@ def test_options_out_of_bounds_are_refused(make, options):
 def test_other_merging_rules_are_refused(make):
     with pytest.raises(Unsuitable, match="--merging variance-corrected"):
         make(merging="variance-corrected")
+
+
+@pytest.mark.parametrize(("ahead", "follows"), [(AHEAD, True), (AHEAD + 2, False), (2**53 - 1, False)])
+def test_a_step_too_far_ahead_is_not_believed(make, ahead, follows):
+    peer = make(rounds=math.inf)
+    list(peer.step(Start(), 0.0))
+    partner = next(name for name in peer.group(ahead - 1) if name != "a")
+    list(peer.step(Arrival(partner, outer(ahead, (0, 0), (0, 0))), 0.0))
+    train(peer, 0, 0)
+    assert (peer.round > 0) is follows
