@@ -158,7 +158,7 @@ class Daemon:
     async def _learn(self, peer: Peer, account: Account) -> None:
         if not self._stopping.is_set():
             self._phase = "learning"
-        self._ending.neighbours = self._live_neighbours()
+            self._ending.neighbours = self._live_neighbours()
         async with trio.open_nursery() as learning:
             learning.start_soon(self._report, account)
             learning.start_soon(self._leave_on_stop, peer)
@@ -246,6 +246,7 @@ class Daemon:
         log.info("%s: ending", signal.Signals(number).name)
         self._code = code
         self._phase = "draining"
+        self._ending.neighbours = None  # who leaves passes no order on
         self._stopping.set()
         # A thread, since what does not end may be the loop.
         force = threading.Timer(STOP_S, self._end_by_force, (code,))

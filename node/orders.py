@@ -80,6 +80,8 @@ def _read_plan(orders: Orders) -> Plan:
 def _read_identity(orders: Orders) -> Identity | None:
     if orders.insecure and orders.certs:
         raise NetworkError("--certs and --insecure contradict each other: leave one of them out.")
+    if orders.insecure and orders.denied:
+        raise NetworkError("--denied needs --certs: with --insecure nobody's name is proven.")
     if orders.insecure:
         log.warning("--insecure: messages are neither encrypted nor is anybody's name proven")
         return None

@@ -35,7 +35,7 @@ class Ending:
     possible : bool
         Whether the run has a final merge.
     neighbours : int or None
-        How many are live; None as long as the peer does not learn yet.
+        How many are live; None while the peer does not learn yet, or leaves.
     ordered : trio.Event
         Set when the order has come.
     """
@@ -81,7 +81,7 @@ class Finisher:
         if not self._ending.possible:
             return Reason.WRONG_RUN, "a run without a final merge can't be ended so"
         if self._ending.neighbours is None:
-            return Reason.BUSY, "too early to end the run"
+            return Reason.BUSY, "the peer does not learn now"
         return None
 
 

@@ -29,7 +29,7 @@ REFUSALS: dict[Reason, tuple[type[UserError], str]] = {
         ConfigError,
         "is in a run without a final merge, which can't be ended so: send each daemon a SIGTERM",
     ),
-    Reason.BUSY: (NetworkError, "has not begun to learn, or has too many calls: try again in a moment"),
+    Reason.BUSY: (NetworkError, "does not learn yet, or leaves, or has too many calls: try again, or another peer"),
     Reason.WRONG_VERSION: (NetworkError, "speaks another version of the protocol: run the same gradvine on both"),
     Reason.MALFORMED: (NetworkError, "gives no answer that makes sense: run the same gradvine on both"),
 }

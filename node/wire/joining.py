@@ -131,7 +131,7 @@ async def who_is_there(address: str, identity: Identity) -> str:
             secure = trio.SSLStream(plain, context)
             await secure.do_handshake()
             shown = secure.getpeercert()
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for what can't be a host's name
         raise Undelivered(Reason.UNREACHABLE) from None
     except trio.BrokenResourceError as error:
         raise _broken(address, error.__cause__) from None

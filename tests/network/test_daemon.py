@@ -66,6 +66,7 @@ def test_no_certificates_are_no_reason_for_plaintext(orders, tmp_path):
     assert "--certs" in refused(NetworkError, replace(orders, certs=None))
     assert "can't be read" in refused(NetworkError, replace(orders, certs=tmp_path / "nowhere"))
     assert "contradict" in refused(NetworkError, replace(orders, insecure=True))
+    assert "--denied needs" in refused(NetworkError, replace(orders, certs=None, insecure=True, denied=tmp_path / "no"))
     assert not orders.state.exists(), "nothing was begun"
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 import torch
 import trio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -78,7 +79,7 @@ async def test_the_operator_gives_the_order_as_often_as_it_likes(wires, tls):
     [
         (Ending(True, 3), "c", NetworkError, "nobody but the operator", Reason.NOT_MY_NEIGHBOUR),
         (Ending(False, 3), "operator", ConfigError, "without a final merge", Reason.WRONG_RUN),
-        (Ending(True, None), "operator", NetworkError, "not begun to learn", Reason.BUSY),
+        (Ending(True, None), "operator", NetworkError, "does not learn yet", Reason.BUSY),
     ],
     ids=["a peer", "no merge", "too early"],
 )
@@ -87,6 +88,28 @@ async def test_orders_that_are_not_taken(wires, ending, name, kind, words, reaso
         assert words in await refused(kind, address, Identity.load(wires.certificates / name))
         assert [found for _, found in b.counts.refused_all] == [reason]
         assert not ending.ordered.is_set()
+
+
+@pytest.mark.trio
+async def test_strangers_cannot_use_up_the_operators_calls(wires):
+    held = trio.Event()
+    async with member(wires, Ending(True, 3)) as (b, address), trio.open_nursery() as nursery:
+
+        async def hold():
+            async with b.channel(None) as channel:
+                ask = health_pb2_grpc.HealthStub(channel).Watch
+                who = (("gradvine-name", "nobody"),)
+                calls = [ask(health_pb2.HealthCheckRequest(), metadata=who) for _ in range(4)]
+                for call in calls:
+                    await call.read()
+                b.bridge.post(held.set)
+                await calls[0].code()
+
+        nursery.start_soon(b.bridge.call, hold)
+        with trio.fail_after(20):
+            await held.wait()
+        assert await finish_run(address, None) == ("", 3)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.trio
