@@ -26,8 +26,8 @@ from algorithms.view import UNKNOWN, Standing, View
 SAVED = "member "
 """Begins the names of standings in a snapshot."""
 
-MEMBERS_MAX = 100_000
-"""So many members are believed in, those of the plan and those who joined."""
+JOINED_MAX = 2_500
+"""So many members are believed in beside those of the plan: a view of all of them fits into one message."""
 
 
 class Membership:
@@ -50,6 +50,7 @@ class Membership:
         """Whether it has yet to hear what round it is; until then it believes whatever welcomes it."""
         self.estimate = 0
         """The last round that is known to be under way."""
+        self._members_max = len(place.nodes) + JOINED_MAX
         self._pending: dict[str, Standing] = {}
         self._told: dict[str, int] = {}
         self.returned: set[str] = set()
@@ -73,10 +74,10 @@ class Membership:
         """Whether rounds and counters of a message are near enough to what is known."""
         ahead = COUNT_MAX if self.newcomer and message.kind == "welcome" else AHEAD
         latest = self.estimate + ahead
-        strange = sum(name not in self.view for name in message.view)
+        strange = sum(name not in self.view and name not in self._pending for name in message.view)
         return (
             max(message.number, message.numbers.get("held", 0)) <= latest
-            and len(self.view) + strange <= MEMBERS_MAX
+            and (not strange or len(self.view) + len(self._pending) + strange <= self._members_max)
             and all(
                 one.active <= latest and max(one.counter, one.doubted) <= self.view.of(name).counter + ahead
                 for name, one in message.view.items()

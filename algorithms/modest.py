@@ -106,10 +106,11 @@ class Modest:
         self._local_steps, self._rounds_max = place.local_steps, place.rounds
         random = place.draw("members")
         self.members = Membership(place, whole(options, "window"), random)
-        self._presence = Presence(place, self.members, self._samples, self._held, random)
+        self.x, self.held = place.start.clone(), 0
+        held, model = lambda: self.held, lambda: self._codec.round(self.x)
+        self._presence = Presence(place, self.members, self._samples, held, model, random)
         self._relay = Relay(place.name, self.members, place.limits, random, self._take)
         self._relay.round_time = float(place.local_steps)
-        self.x, self.held = place.start.clone(), 0
         self._trained_last = self._averaged_last = 0
         self._training, self._began = False, 0.0
         self._at, self._givers, self._expected = self.x, list[str](), 0
@@ -255,9 +256,6 @@ class Modest:
 
     # ------------------------------------------------------------------------------------- coming back, the end
 
-    def _held(self) -> tuple[int, Vector]:
-        return self.held, self._codec.round(self.x)
-
     def _take_welcome(self, sender: str, message: Message, now: float) -> list[Effect]:
         effects = self._presence.welcomed()
         if message.number > self.held:
@@ -266,8 +264,8 @@ class Modest:
 
     def _revive_if_lost(self, now: float) -> list[Effect]:
         """Nothing happens any more: go on with the newest model that is left."""
-        if math.isfinite(self._rounds_max) and self._presence.alone >= ALONE:
-            return self._end()  # all others have had their last round and are gone
+        if math.isfinite(self._rounds_max) and self._presence.alone:  # perhaps all others have had their last round
+            return self._end() if self._presence.alone >= ALONE else []
         if self._over or not self._presence.revive:
             return []
         self._counts["revivals"] += 1

@@ -57,7 +57,9 @@ class Presence:
     tell : int
         How many are told of its comings and goings.
     held : callable
-        ``held()`` is the newest round whose model the peer has, and that model, shape ``(d,)``.
+        ``held()`` is the newest round whose model the peer has.
+    model : callable
+        ``model()`` is that model, shape ``(d,)``, as it is sent.
     random : numpy Generator
         Spreads looks over time.
     """
@@ -67,13 +69,15 @@ class Presence:
         place: Place,
         members: Membership,
         tell: int,
-        held: Callable[[], tuple[int, Vector]],
+        held: Callable[[], int],
+        model: Callable[[], Vector],
         random: np.random.Generator,
     ) -> None:
         self._name, self._contact = place.name, place.contact
         self._limits: Limits = place.limits
         self._look_every = ROUNDS_SILENT * place.local_steps + 2 * place.limits.reply_first
-        self._members, self._tell, self._held, self._random = members, tell, held, random
+        self._members, self._tell, self._random = members, tell, random
+        self._held, self._model = held, model
         self._asked: set[str] = set()
         self._unheard: set[str] = set()
         self._news = self._answers = 0
@@ -140,7 +144,7 @@ class Presence:
     def take_ping(self, sender: str, message: Message, now: float) -> list[Effect]:
         """Answer."""
         own = self._members.introduce()
-        return [Send(sender, Message("pong", self._members.estimate, numbers={"held": self._held()[0]}, view=own))]
+        return [Send(sender, Message("pong", self._members.estimate, numbers={"held": self._held()}, view=own))]
 
     def take_pong(self, sender: str, message: Message, now: float) -> list[Effect]:
         """Remember who has the newest model."""
@@ -153,8 +157,7 @@ class Presence:
         """Give everything, unless there is nothing yet."""
         if self._members.newcomer:
             return []
-        held, x = self._held()
-        return [Send(sender, Message("welcome", held, {"x": x}, view=self._members.lacking((), 0)))]
+        return [Send(sender, Message("welcome", self._held(), {"x": self._model()}, view=self._members.lacking((), 0)))]
 
     # ---------------------------------------------------------------------------------------- looking for news
 
@@ -174,7 +177,7 @@ class Presence:
         self._calm = 1 if self.silences else min(2 * self._calm, CALM_MAX)
         self._news = estimate
         effects: list[Effect] = [self._look_later()]
-        self._behind = self._newest > self._held()[0]
+        self._behind = self._newest > self._held()
         if self.silences > 1 and self._behind:
             effects += self._ask_for_model(self._holder)
         self._answers = 0
@@ -187,5 +190,6 @@ class Presence:
     @property
     def revive(self) -> bool:
         """Whether the round under way is lost and this peer has to begin the next."""
-        older = self._members.estimate - self._held()[0]
-        return not self._behind and self.silences >= 2 + min(older, LATER_MAX)
+        older = self._members.estimate - self._held()
+        lost = not self._behind and self.silences >= 2 + min(older, LATER_MAX)
+        return lost and not self._members.newcomer

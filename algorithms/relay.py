@@ -163,7 +163,7 @@ class Relay:
 
     def _send(self, baton: Baton, sample: list[str], now: float) -> list[Effect]:
         """To those of the sample who don't have it yet."""
-        members, to = self._members, [name for name in sample if name not in baton.told]
+        members, to = self._members, [name for name in sample if name not in baton.told and name not in baton.sent]
         if not sample:
             return self.drop(baton.kind, now)  # a peer that leaves is none itself, and there is no other
         if baton.kind == "aggregated" and not baton.tries and not members.own.left:
@@ -174,7 +174,7 @@ class Relay:
         for name in others:
             baton.sent.setdefault(name, members.view.version)
         effects: list[Effect] = [Timer(f"watch {baton.kind}", self._wait(baton))]
-        if not others:
+        if not others and not baton.sent:
             effects += self._hand_over(baton, now)
         if to:
             view = members.lacking(baton.sent, baton.number) if baton.sent else {}

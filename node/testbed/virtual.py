@@ -308,12 +308,14 @@ class World:
         self._workbench.restore(name, peer.saved.workbench)
         peer.algorithm = self._births[name](peer.draws)
         peer.algorithm.restore(peer.saved.algorithm)
-        peer.alive, peer.leaving = True, False
-        peer.missing = set()
+        leaving, peer.leaving = peer.leaving, False
+        peer.alive, peer.missing = True, set()
         self._feed(peer, Start(recovered=True))
         if not self.physics.exact:
             self._agenda.after(self.physics.snapshot_every, self._snapshot_again, peer, peer.life)
         self._spread(name)
+        if leaving:  # it was told before it crashed
+            self.leave(name)
         return True
 
     def last_words(self, name: str) -> Algorithm:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from algorithms.membership import MEMBERS_MAX, Membership
+from algorithms.membership import JOINED_MAX, Membership
 from algorithms.protocol import AHEAD, Meet, Message, Part, Save
 from algorithms.view import Standing
 from node.draws import Draws
@@ -81,11 +81,15 @@ def test_who_joins_believes_a_welcome_and_nothing_else_that_is_far(make):
 
 
 def test_too_many_members_are_not_believed(members):
-    crowd = {f"m{k}": Standing(0, 1) for k in range(MEMBERS_MAX - 2)}
+    crowd = {f"m{k}": Standing(0, 1) for k in range(JOINED_MAX + 1)}
     assert not members.plausible(say(view=crowd))
     del crowd["m0"]
     assert members.plausible(say(view=crowd))
     assert members.plausible(say(view={**crowd, "b": Standing(1)}))
+    members.hear("b", say(view=crowd), joins_wait=True)  # those who wait count as well
+    assert members.plausible(say(view=crowd))
+    assert not members.plausible(say(view={"one-more": Standing(0, 1)}))
+    assert members.plausible(say())
 
 
 # ----------------------------------------------------------------------------------------------- joining

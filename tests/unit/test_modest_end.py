@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from hashlib import md5
 
@@ -87,3 +88,14 @@ def test_who_comes_back_after_the_last_round_looks_for_no_other(make, aggregate)
     assert [effect.name for effect in effects if isinstance(effect, Timer)][-1] == "linger"
     assert Cancel("look") in effects
     assert end(again) == 1.0
+
+
+@pytest.mark.parametrize(("rounds", "ends"), [(100, True), (math.inf, False)])
+def test_whom_nobody_answers_ends_a_run_of_rounds_and_never_trains_it_alone(make_world, rounds, ends):
+    place = make_world.place("n0", [("n0", name) for name in ("n1", "n2", "n3")], Draws(0, "n0"))
+    peer = Modest(replace(place, rounds=rounds, options={"samples": 2}))
+    effects = list(peer.step(Start(recovered=True), 0.0))
+    for look in range(30):
+        effects += peer.step(Tick("look"), 100.0 * look)
+    assert any(isinstance(effect, Done) for effect in effects) is ends
+    assert (peer.counters()["revivals"] == 0) is ends

@@ -27,7 +27,7 @@ class Peer:
         draws = Draws(0, name)
         place = replace(make_world.place(name, PAIRS, draws), address=f"{name}:1", contact=contact, local_steps=5)
         self.members, self.held = Membership(place, 50, draws("members")), held
-        self.presence = Presence(place, self.members, TELL, lambda: (self.held, X), draws("members"))
+        self.presence = Presence(place, self.members, TELL, lambda: self.held, lambda: X, draws("members"))
         self.shortest = 6 * place.local_steps + 2 * place.limits.reply_first
 
     def look(self) -> list[Effect]:
@@ -216,3 +216,10 @@ def test_it_counts_the_looks_that_nobody_answers(peer):
     peer.pong("n4", 0)
     peer.look()
     assert peer.presence.alone == 0
+
+
+def test_who_has_not_been_let_in_never_goes_on_by_itself(joiner):
+    for _ in range(20):
+        joiner.look()
+    assert joiner.presence.silences >= 10
+    assert not joiner.presence.revive

@@ -299,3 +299,13 @@ def test_receipts_of_other_messages_do_not_send_it_on(carrier):
     assert carrier.relay.hear_of(Delivered("m1", "learnt", NUMBER), 1.0) == []
     assert carrier.relay.hear_of(Delivered("m1", "aggregated", NUMBER - 1), 1.0) == []
     assert len(carrier.relay) == 3
+
+
+def test_a_model_that_is_under_way_is_not_sent_to_the_same_peers_again(carrier):
+    carrier.hand_on(2)
+    first = carrier.others[:2]
+    assert sends(carrier.answer(*first), "aggregated") == first
+    carrier.relay.ring("watch aggregated", 50.0)
+    assert sends(carrier.answer(*first), "aggregated") == []
+    carrier.lost(first[0])
+    assert sends(carrier.relay.ring(f"again aggregated {first[0]}", 60.0), "aggregated") == first[:1]
