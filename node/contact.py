@@ -16,7 +16,7 @@ from node.errors import ConfigError, StorageError
 from node.wire.introduction import Introduction
 from node.wire.joining import find_run
 from node.wire.tls import NAME, Identity
-from topology.plan import ADDRESS, plan_from_json, plan_to_json
+from topology.plan import is_address, plan_from_json, plan_to_json
 
 FILE = "joined.json"
 KEYS = ("contact", "address", "run", "plan")
@@ -37,8 +37,7 @@ def check_joiner(name: str, join: str, address: str | None) -> None:
     if address is None:
         raise ConfigError("--join needs --address HOST:PORT: where do the others reach this peer?")
     for flag, value in (("--join", join), ("--address", address)):
-        match = ADDRESS.fullmatch(value)
-        if not match or not 1 <= int(match[1]) <= 65535:
+        if not is_address(value):
             raise ConfigError(f"{flag} {value} can't be used: write HOST:PORT, such as 10.0.0.7:7700.")
 
 

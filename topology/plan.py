@@ -37,6 +37,12 @@ RATE_TOLERANCE = 1e-6
 SIZE_MAX = 256 << 20
 
 
+def is_address(text: str) -> bool:
+    """Whether this is ``HOST:PORT``."""
+    match = ADDRESS.fullmatch(text)
+    return match is not None and 1 <= int(match[1]) <= 65535
+
+
 @dataclass(frozen=True)
 class Node:
     """A peer.
@@ -59,8 +65,7 @@ class Node:
         if not NAME.fullmatch(self.name):
             raise PlanError(f"the node name {shown(self.name)} can't be used: write 1 to 63 of a-z, 0-9 and '-'.")
         for key, value in (("address", self.address), ("http", self.http)):
-            match = ADDRESS.fullmatch(value)
-            if not match or not 1 <= int(match[1]) <= 65535:
+            if not is_address(value):
                 raise PlanError(f"node {self.name} has {key} {shown(value)}: write host:port, such as 10.0.0.7:7700.")
 
 

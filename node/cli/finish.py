@@ -27,10 +27,9 @@ def finish(
 
     from node.wire.finishing import finish_run
     from node.wire.tls import Identity
-    from topology.plan import ADDRESS
+    from topology.plan import is_address
 
-    match = ADDRESS.fullmatch(address)
-    if not match or not 1 <= int(match[1]) <= 65535:
+    if not is_address(address):
         raise ConfigError(f"{address} is no address: write HOST:PORT, such as 10.0.0.7:7700.")
     if insecure == (certs is not None):
         raise NetworkError("write --certs with the operator's folder, or --insecure for a run in plaintext.")

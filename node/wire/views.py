@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from algorithms.protocol import COUNT_MAX
 from algorithms.view import Standing
 from protos import peer_pb2
-from topology.plan import ADDRESS, NAME
+from topology.plan import NAME, is_address
 
 VIEW_BYTES_MAX = 2**20
 """Of one message's view, which travels as a single frame: some 20,000 members with their addresses."""
@@ -68,5 +68,4 @@ def _read(raw: peer_pb2.Standing) -> Standing:
 
 
 def _sane(address: str) -> bool:
-    match = ADDRESS.fullmatch(address)
-    return match is not None and len(address) <= ADDRESS_MAX and 1 <= int(match[1]) <= 65535
+    return len(address) <= ADDRESS_MAX and is_address(address)
