@@ -160,9 +160,9 @@ class Echo:
             if event.to in self._gone and event.reason in (Reason.UNREACHABLE, Reason.TIMEOUT):
                 return self.lose(event.to)
             if event.reason.transient:
-                self._tries = min(self._tries + 1, 60)
-                delay = min(self._limits.retry_first * 2.0**self._tries, self._limits.retry_max)
-                return [Timer(f"{MARK} again {event.kind} {event.to}", delay * self._random.uniform(0.5, 1.5))]
+                self._tries += 1
+                delay = self._limits.backoff(self._tries) * self._random.uniform(0.5, 1.5)
+                return [Timer(f"{MARK} again {event.kind} {event.to}", delay)]
             del self._out[key]
             return self._go_on_without(event.to) if event.kind == "wave" else []
         self._tries = 0

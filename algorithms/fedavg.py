@@ -111,10 +111,8 @@ class Fedavg:
         if self._said is None or event.number != self._said.number:
             return []
         if isinstance(event, Undelivered) and event.reason.transient:
-            self._tries = min(self._tries + 1, 60)
-            return [
-                Timer(f"again {event.to}", min(self._limits.retry_first * 2.0**self._tries, self._limits.retry_max))
-            ]
+            self._tries += 1
+            return [Timer(f"again {event.to}", self._limits.backoff(self._tries))]
         self._unheard.discard(event.to)
         return []
 

@@ -230,9 +230,8 @@ class Noloco:
             del self._unheard[event.to]
             return []
         tries = self._unheard[event.to]
-        self._unheard[event.to] = min(tries + 1, 60)
-        delay = min(self._limits.retry_first * 2.0**tries, self._limits.retry_max)
-        return [Timer(f"again {event.to}", delay * self._random.uniform(0.5, 1.5))]
+        self._unheard[event.to] = tries + 1
+        return [Timer(f"again {event.to}", self._limits.backoff(tries) * self._random.uniform(0.5, 1.5))]
 
     def _ring(self, timer: str) -> list[Effect]:
         if timer == "deadline":

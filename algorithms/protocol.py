@@ -269,6 +269,10 @@ class Limits:
     reply_first: float = 5.0
     linger: float = 60.0
 
+    def backoff(self, tries: int) -> float:
+        """How long to wait before the next attempt, after so many doublings of the first wait."""
+        return min(self.retry_first * 2.0 ** min(tries, 60), self.retry_max)
+
 
 class Codec(Protocol):
     """How vectors are rounded before they are used and sent; one file in ``algorithms/compression``."""

@@ -219,8 +219,8 @@ class Relay:
 
     def _later(self, event: Undelivered, failures: dict[str, int]) -> Timer:
         tries = failures[event.to] = failures.get(event.to, 0) + 1
-        delay = min(self._limits.retry_first * 2.0 ** min(tries, 60), self._limits.retry_max)
-        return Timer(f"again {event.kind} {event.to}", delay * self._random.uniform(0.5, 1.5))
+        delay = self._limits.backoff(tries) * self._random.uniform(0.5, 1.5)
+        return Timer(f"again {event.kind} {event.to}", delay)
 
     def spread(self, message: Message, to: list[str]) -> list[Effect]:
         """Send the same message to many, a few at a time, and again to those whom it does not reach."""

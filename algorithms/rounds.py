@@ -257,9 +257,8 @@ class Rounds:
         if not event.reason.transient:
             self._unheard.discard((event.to, event.number))
             return []
-        delay = min(self._limits.retry_first * 2.0 ** self._tries[event.to], self._limits.retry_max)
-        self._tries[event.to] = min(self._tries[event.to] + 1, 60)
-        delay *= self._random.uniform(0.5, 1.5)
+        delay = self._limits.backoff(self._tries[event.to]) * self._random.uniform(0.5, 1.5)
+        self._tries[event.to] += 1
         return [Timer(f"again {event.number} {event.to}", delay)]
 
     def _peer_up(self, event: PeerUp, now: float) -> list[Effect]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import grpc
-import grpc.aio
 import trio
 
 from algorithms.protocol import Reason
@@ -11,10 +9,7 @@ from node.errors import ConfigError, NetworkError, UserError
 from node.wire.bridge import Closed, open_bridge
 from node.wire.ending import RECEIPT_BYTES_MAX, give_order, read_receipt
 from node.wire.framing import Malformed
-from node.wire.grpc import REASONS, dial
-from node.wire.joining import who_is_there
-from node.wire.limits import Limits
-from node.wire.server import CLAIM, SERVICE
+from node.wire.joining import call_once, who_is_there
 from node.wire.tls import OPERATOR, Identity
 from node.wire.transport import Undelivered
 
@@ -77,11 +72,6 @@ async def finish_run(address: str, identity: Identity | None) -> tuple[str, int]
 
 async def _order(address: str, proven: str, identity: Identity | None) -> int:
     """In asyncio."""
-    options = dict(Limits().channel_options()) | {"grpc.max_receive_message_length": RECEIPT_BYTES_MAX}
-    metadata = () if identity else ((CLAIM, OPERATOR),)
-    async with dial(proven, address, identity, options.items()) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/Finish")(give_order(), timeout=WAIT_S, metadata=metadata)
-        try:
-            return read_receipt(await call)
-        except grpc.aio.AioRpcError as error:
-            raise Undelivered(REASONS.get(error.code(), Reason.UNREACHABLE)) from None
+    return read_receipt(
+        await call_once("Finish", give_order(), RECEIPT_BYTES_MAX, WAIT_S, address, proven, OPERATOR, identity)
+    )

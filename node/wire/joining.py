@@ -104,12 +104,29 @@ async def _attempt(bridge: Bridge, address: str, name: str, identity: Identity |
 
 async def _ask(address: str, proven: str, name: str, identity: Identity | None) -> Introduction:
     """In asyncio."""
-    options = dict(Limits().channel_options()) | {"grpc.max_receive_message_length": INTRODUCTION_BYTES_MAX}
+    found = await call_once("Introduce", ask(), INTRODUCTION_BYTES_MAX, ATTEMPT_S, address, proven, name, identity)
+    return read_introduction(found, address)
+
+
+async def call_once(
+    method: str,
+    request: bytes,
+    answer_bytes_max: int,
+    wait_s: float,
+    address: str,
+    proven: str,
+    name: str,
+    identity: Identity | None,
+) -> bytes:
+    """In asyncio: the answer to one call of a peer of which only the address is known; raises :class:`Undelivered`.
+
+    ``proven`` is the name in its certificate, and ``name`` the caller's, which it only claims in plaintext.
+    """
+    options = dict(Limits().channel_options()) | {"grpc.max_receive_message_length": answer_bytes_max}
     metadata = () if identity else ((CLAIM, name),)
     async with dial(proven, address, identity, options.items()) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/Introduce")(ask(), timeout=ATTEMPT_S, metadata=metadata)
         try:
-            return read_introduction(await call, address)
+            return bytes(await channel.unary_unary(f"/{SERVICE}/{method}")(request, timeout=wait_s, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             raise Undelivered(REASONS.get(error.code(), Reason.UNREACHABLE)) from None
 
