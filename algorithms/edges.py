@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
+import torch
+
 from algorithms.protocol import Limits, Vector
 
 IDLE, QUEUED, OUT, PARKED = range(4)
@@ -101,6 +103,16 @@ class AnsweredEdge:
     count: int = 0
     w: Vector | None = None
     settled: bool = False
+    _distance: tuple[int, float] = (0, 0.0)
+
+    @property
+    def distance(self) -> float | None:
+        """The norm of ``w``, worked out once for each number; None where none is kept."""
+        if self.w is None:
+            return None
+        if self._distance[0] != self.done:
+            self._distance = self.done, torch.linalg.vector_norm(self.w).item()
+        return self._distance[1]
 
     def numbers(self) -> dict[str, int]:
         """What must survive a crash."""

@@ -389,6 +389,11 @@ class Exchanges:
             figures[f"exchanges/{name}"] = edge.count
         return figures
 
+    def distances(self) -> dict[str, float]:
+        """``distance/NAME``: how far apart the two ends were in the latest exchange, of edges answered here."""
+        known = {name: edge.distance for name, edge in self.answered.items()}
+        return {f"distance/{name}": distance for name, distance in known.items() if distance is not None}
+
     def _edges(self) -> Iterator[tuple[str, OwnedEdge | AnsweredEdge]]:
         yield from self.owned.items()
         yield from self.answered.items()

@@ -20,6 +20,8 @@ network does; see ``algorithms/exchange.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from algorithms.pairwise import Pairwise
 from algorithms.protocol import Effect, Event, Place, Snapshot, Start, Train, Trained, Vector
 
@@ -65,6 +67,10 @@ class Gossip(Pairwise):
         if isinstance(event, (Start, Trained)) and not self.exchanges.finishing:
             return [Train("steps", self._read(now).clone(), self._local_steps)]
         return []
+
+    def counters(self) -> Mapping[str, float]:
+        """Those of the exchanges, and how far apart neighbours' models were in the latest ones."""
+        return {**super().counters(), **self.exchanges.distances()}
 
     def model(self, now: float) -> Vector:
         """The peer's model."""

@@ -29,6 +29,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+import torch
+
 from algorithms.chebyshev import omegas
 from algorithms.lateness import Lateness
 from algorithms.options import part
@@ -63,6 +65,9 @@ from algorithms.protocol import (
 KEPT = 2
 """Models of one neighbour that are kept for steps to come."""
 
+LOOK_EVERY = 4
+"""Rounds between two looks at how far the neighbours' models are from the own one: each costs as much as a mixing."""
+
 
 class Rounds:
     """See the module. What tells methods apart is in their options, and in how they ask for local steps."""
@@ -96,6 +101,7 @@ class Rounds:
         self._before: Vector | None = None
         self._mixing = self._finishing = self._done = False
         self._merged = self._missed = 0
+        self._distances: dict[str, float] = {}
         self._handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
             Start: lambda event, now: self._train(),
             Trained: self._trained,
@@ -198,6 +204,8 @@ class Rounds:
         self._missed += len(self._inbox) - len(there)
         self._merged += len(there)
         own, weight = self._sent[number].vectors["x"], sum(self._weights[name] for name in there)
+        if self.round % LOOK_EVERY == 0 and self.step_done == 0:
+            self._distances |= {f"distance/{name}": torch.dist(theirs, own).item() for name, theirs in there.items()}
         mixed = self._z.add(own, alpha=-weight)
         for name, theirs in there.items():
             mixed.add_(theirs, alpha=self._weights[name])
@@ -299,8 +307,8 @@ class Rounds:
         return None
 
     def counters(self) -> Mapping[str, float]:
-        """Rounds done; models of neighbours averaged with, and those that were missing."""
-        return {"rounds": self.round, "exchanges": self._merged, "missed_models": self._missed}
+        """Rounds done; models of neighbours averaged with, and those that were missing; how far these were, of late."""
+        return {"rounds": self.round, "exchanges": self._merged, "missed_models": self._missed, **self._distances}
 
     def snapshot(self) -> Snapshot:
         """The model after the last whole round: a round that was under way is done again, or skipped."""

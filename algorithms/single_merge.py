@@ -206,7 +206,8 @@ class SingleMerge(Gossip):
         if self._pull:
             return {"rounds": self.round, "exchanges": self._pulled}
         made = super().counters()  # how often each edge is used, no rate of the plan says
-        return {"rounds": self.round, **{key: made[key] for key in ("exchanges", "lost_exchanges")}}
+        kept = {key: value for key, value in made.items() if key.startswith("distance/")}
+        return {"rounds": self.round, **{key: made[key] for key in ("exchanges", "lost_exchanges")}, **kept}
 
     def snapshot(self) -> Snapshot:
         """The model, the exchanges, and the counts: a round that was under way is done again."""

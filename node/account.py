@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ class Account:
             loss=figures.loss,
             accuracy=self._accuracy,
             distance=self._distance,
+            models_merged=self._models_merged,
+            bytes_sent=figures.bytes_sent,
             gradients=figures.gradients,
             exchanges=int(counters.get("exchanges", 0)),
             lost_exchanges=int(counters.get("lost_exchanges", 0)),
@@ -94,6 +97,11 @@ class Account:
         return isinstance(algorithm, FinalMerge) and algorithm.merging
 
     @property
+    def _models_merged(self) -> int:
+        algorithm = self._peer.algorithm
+        return len(algorithm.members) if isinstance(algorithm, FinalMerge) and algorithm.merged is not None else 0
+
+    @property
     def _learnt(self) -> tuple[float, float]:
         """How long the peer has learnt, in units and in seconds."""
         clock, now = self._peer.clock, self._peer.clock.now()
@@ -102,12 +110,17 @@ class Account:
 
     def _peers(self, unit_s: float) -> dict[str, PeerStatus]:
         asked, counts, (_, seconds) = self.rates_asked, self.exchanges_with, self._learnt
-        return {
-            name: PeerStatus(state, asked[name] / unit_s, counts[name] / seconds if seconds else 0.0, counts[name])
-            if name in counts
-            else PeerStatus(state)
-            for name, state in self._members.states().items()
-        }
+        seen = {name: PeerStatus(state) for name, state in self._members.states().items()}
+        for name, count in counts.items():
+            seen[name] = PeerStatus(seen[name].state, asked[name] / unit_s, count / seconds if seconds else 0.0, count)
+        return seen | {name: replace(seen[name], distance=value) for name, value in self._distances.items()}
+
+    @property
+    def _distances(self) -> dict[str, float]:
+        """To the models of the neighbours, as of the latest exchanges; of those that this peer has measured."""
+        counters = self._peer.algorithm.counters()
+        keys = {name: f"distance/{name}" for name in self._parts.place.neighbours}
+        return {name: counters[key] for name, key in keys.items() if key in counters}
 
     def _rates(self) -> dict[str, dict[str, Any]]:
         """For the record; nothing where edges have no clocks."""
@@ -180,6 +193,7 @@ class Account:
             "view_bytes_sent": figures.view_bytes_sent,
             "behind_units": peer.training.behind_units,
             **self._rates(),
+            **({"distance_to": near} if (near := self._distances) else {}),
             "exchange_p99_units": self.exchange_p99_units,
             **figures.reported,
         }

@@ -36,13 +36,15 @@ STALLED_S = 10.0
 class PeerStatus:
     """A peer: ``"alive"``, ``"suspect"`` or ``"gone"``, and exchanges a second with it, as planned and so far.
 
-    Of algorithms without clocks of edges there is the state alone.
+    Of algorithms without clocks of edges there are no rates. ``distance`` is that of its model from this peer's in the
+    latest exchange, where this peer has measured it.
     """
 
     state: str
     rate_asked_hz: float = math.nan
     rate_achieved_hz: float = math.nan
     exchanges: int | None = None
+    distance: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Status:
         Of the latest local steps, and on the test data; NaN where there is none.
     distance : float
         Of the model from the optimum of a convex task; NaN where there is none.
+    models_merged : int
+        How many peers' models are in the final merge; 0 before there is one.
+    bytes_sent : int
+        Of vectors, over all lives.
     behind_units : float
         By how much local steps have taken longer than planned, summed up over this life.
     exchange_p99_units : float
@@ -85,6 +91,8 @@ class Status:
     loss: float = math.nan
     accuracy: float = math.nan
     distance: float = math.nan
+    models_merged: int = 0
+    bytes_sent: int = 0
     gradients: int = 0
     exchanges: int = 0
     lost_exchanges: int = 0
@@ -199,13 +207,18 @@ class Meter(Collector):
         undelivered = CounterMetricFamily("gradvine_undelivered", "messages not delivered", labels=["peer"])
         asked = GaugeMetricFamily("gradvine_rate_asked_hz", "exchanges a second, as planned", labels=["peer"])
         achieved = GaugeMetricFamily("gradvine_rate_achieved_hz", "exchanges a second, so far", labels=["peer"])
+        apart = GaugeMetricFamily(
+            "gradvine_distance_to_neighbour", "of its model, in the latest exchange", labels=["peer"]
+        )
         for name, peer in now.peers.items():
+            if not math.isnan(peer.distance):
+                apart.add_metric([name], peer.distance)
             undelivered.add_metric([name], now.undelivered.get(name, 0))
             if peer.exchanges is not None:
                 exchanges.add_metric([name], peer.exchanges)
                 asked.add_metric([name], peer.rate_asked_hz)
                 achieved.add_metric([name], peer.rate_achieved_hz)
-        yield from (states, exchanges, undelivered, asked, achieved)
+        yield from (states, exchanges, undelivered, asked, achieved, apart)
 
 
 def _verdict(well: bool, otherwise: str) -> Page:

@@ -273,6 +273,7 @@ def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) 
     test_loss, accuracy = trainers.evaluate(model)
     learnt = time_learnt(peer.algorithm, now)
     with_each = {key.partition("/")[2]: int(n) for key, n in counters.items() if key.startswith("exchanges/")}
+    apart = {key.partition("/")[2]: value for key, value in counters.items() if key.startswith("distance/")}
     return {
         "peer": peer.name,
         "seconds": learnt * unit_s,
@@ -289,5 +290,6 @@ def _report(peer: SimulatedPeer, now: float, unit_s: float, trainers: Trainers) 
         **{key: value for key, value in counters.items() if "/" not in key and key != P99},
         "exchange_p99_units": counters.get(P99),
         **({"exchanges_with": with_each} if with_each else {}),
+        **({"distance_to": apart} if apart else {}),
         **peer.reported,
     }

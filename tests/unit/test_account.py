@@ -109,6 +109,7 @@ class Ended(FinalMerge):
 
     def __init__(self, inner):
         self.inner, self._frozen, self._merges, self.learnt_until = inner, inner.model(0), True, 30.0
+        self.merged = None
 
     def counters(self):
         return self.inner.counters()
@@ -148,6 +149,15 @@ async def test_where_edges_have_no_clocks_there_are_rounds_and_no_rates(tmp_path
     assert {one.exchanges for one in status.peers.values()} == {None}
     pulse = account.pulse()
     assert (pulse.rates, pulse.counts) == ({}, {}), "nothing that a peer could be told it doesn't keep up with"
+
+
+def test_neighbours_models_are_as_far_away_as_they_were_in_the_latest_exchange(tmp_path):
+    account, *_ = make_account(torch.zeros(2), counters={**COUNTERS, "distance/n2": 2.5})
+    assert spoken(account.line(), tmp_path)["distance_to"] == {"n2": 2.5}
+    peers = account.status("learning").peers
+    assert peers["n2"].distance == 2.5
+    assert math.isnan(peers["n1"].distance)
+    assert (peers["n2"].exchanges, peers["n2"].rate_asked_hz) == (3, pytest.approx(0.4))
 
 
 def test_what_was_sent_of_vectors_and_of_views_stands_apart(tmp_path):

@@ -234,3 +234,13 @@ def test_a_kept_difference_is_dropped_when_the_next_offer_acknowledges_it(bare):
     exchanges.step(offer(2, m=4.0), 0.0)
     assert (exchanges.answered["a"].w.item(), x.item()) == (0.0, 4.0)
     assert list(exchanges.snapshot().vectors) == ["w.a"]
+
+
+def test_a_distance_is_that_of_the_two_ends_in_the_latest_exchange_answered_here(bare):
+    exchanges, x = bare("b", [("a", "b")])
+    assert exchanges.distances() == {}
+    x.fill_(1.0)
+    exchanges.step(offer(1, 4.0), 0.0)
+    assert exchanges.distances() == {"distance/a": 3.0}
+    exchanges.step(offer(2, -4.0), 1.0)  # x is 2.5 now
+    assert exchanges.distances() == {"distance/a": 6.5}

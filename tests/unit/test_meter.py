@@ -126,7 +126,13 @@ def test_status_is_json_and_what_does_not_exist_is_null(address):
     page = read_status(address)
     assert page == json.loads(fetch(address, "/status")[1])
     assert (page["loss"], page["accuracy"], page["exchanges"]) == (0.5, None, 3)
-    assert page["peers"]["n1"] == {"state": "alive", "rate_asked_hz": 2.0, "rate_achieved_hz": 1.5, "exchanges": 3}
+    assert page["peers"]["n1"] == {
+        "state": "alive",
+        "rate_asked_hz": 2.0,
+        "rate_achieved_hz": 1.5,
+        "exchanges": 3,
+        "distance": None,
+    }
 
 
 def test_health_is_that_the_loop_turns_and_readiness_what_it_says(meter, clock, address):

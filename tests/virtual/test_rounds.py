@@ -71,6 +71,19 @@ def test_a_plain_loop_goes_the_same_way(weights, local, steps, decay):
     np.testing.assert_allclose(models(world), wanted, rtol=1e-12, atol=1e-12)
 
 
+def test_neighbours_models_are_as_far_apart_as_before_the_mixing_of_every_fourth_round():
+    plan, task = build_plan("ring", 5), conditioned(5, 4, 8, seed=1)
+    world = started(plan, task, rounds=11)
+    starts = models(world)
+    world.run(float("inf"))
+    before = plain(task, starts, matrix_of(plan), 8, 3, 1, 1.0)
+    z = dict(zip(world.peers, plain(task, before, np.eye(5), 1, 3, 1, 1.0), strict=True))
+    for name, peer in world.peers.items():
+        wanted = {f"distance/{other}": np.linalg.norm(z[name] - z[other]) for other in plan.edges_of(name)}
+        counters = peer.algorithm.counters()
+        assert {key: value for key, value in counters.items() if "/" in key} == pytest.approx(wanted, rel=1e-9)
+
+
 # ---------------------------------------------------------------------------------------------- acceleration
 
 
