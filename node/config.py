@@ -127,6 +127,7 @@ class RunConfig(BaseModel):
     run: str | None = Field(None, pattern=r"^[a-z0-9-]{1,63}$", description="run id; by default a hash of what is run")
     drop: Fraction = Field(0.0, description="fraction of messages lost on purpose, to see what a run does about it")
     inbox: Size = Field(2**30, description="bytes of model vectors that may wait in a peer's inbox")
+    norm_max: Positive | None = Field(None, description="largest norm of a vector that is taken in; default: any")
 
     def units(self, seconds: float, unit_s: float) -> float:
         """How many plan units ``seconds`` are, when one lasts ``unit_s`` seconds."""

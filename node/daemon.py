@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Awaitable, Callable
@@ -29,7 +30,7 @@ import trio
 
 from node.account import Account, waiting_status
 from node.config import RunConfig
-from node.errors import NetworkError, UserError
+from node.errors import ConfigError, NetworkError, UserError
 from node.keeping_up import KeepingUp
 from node.members import Members
 from node.orders import Orders
@@ -71,7 +72,7 @@ def run_daemon(orders: Orders, config: RunConfig) -> int:
     UserError
         When something that the operator wrote, or the machine, does not let it.
     """
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(_threads())
     with Parts(orders, config) as parts:
         try:
             return trio.run(Daemon(parts, parts.open_agreement()).live)
@@ -80,6 +81,14 @@ def run_daemon(orders: Orders, config: RunConfig) -> int:
                 if isinstance(leaf, UserError):
                     raise leaf from None
             raise
+
+
+def _threads() -> int:
+    """Those that a peer computes in, one unless the environment says otherwise."""
+    text = os.environ.get("OMP_NUM_THREADS", "1")
+    if not re.fullmatch("[1-9][0-9]{0,3}", text):
+        raise ConfigError(f"OMP_NUM_THREADS = {text!r} can't be used: write a whole number of threads, such as 1.")
+    return int(text)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

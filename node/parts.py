@@ -228,6 +228,7 @@ class Parts:
             codec=self.place.codec,
             inbox_bytes_max=self.config.inbox,
             refused=self.meter.refused,
+            norm_max=self.config.norm_max,
             open_=self.open,
             plausible=self._plausible,
         )

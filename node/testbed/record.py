@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -103,10 +104,22 @@ def read_all(path: Path, what: str) -> list[dict[str, Any]]:
 
 
 def append(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line to a file of the record, which is made where it is not there yet."""
+    """Append one line to a file of the record, which is made where it is not there yet.
+
+    Half a line that a crash of its writer or a loss of power has left at the end is taken away first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
+    with path.open("a+b") as file:
+        _drop_half_line(file)
+        file.write(json.dumps(_plain(values), allow_nan=False).encode() + b"\n")
+
+
+def _drop_half_line(file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    if file.read() not in (b"", b"\n"):
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -57,11 +57,12 @@ def make_certificates(names: Iterable[str], folder: Path, days: int = 365, renew
     """
     names = _checked({*names, OPERATOR})
     apart = folder / "authority"
-    if (apart / "key.pem").exists() and not renew:
+    there = _has_key(apart)
+    if there and not renew:
         raise NetworkError(
             f"{folder} holds certificates already: write --renew to renew them, --add for more, or another folder."
         )
-    if not (apart / "key.pem").exists() and renew:
+    if not there and renew:
         raise NetworkError(f"there is no authority in {apart} to renew certificates with.")
     _write_all(names, folder, days)
     return names
@@ -82,13 +83,20 @@ def add_certificates(names: Iterable[str], folder: Path, days: int = 365, renew:
         certificate already, or the folder can't be written.
     """
     names = _checked(names)
-    if not (folder / "authority" / "key.pem").exists():
+    if not _has_key(folder / "authority"):
         raise NetworkError(f"there is no authority in {folder / 'authority'}: write --plan or --names first.")
     taken = sorted({*names} & {*names_in(folder)})
     if taken and not renew:
         raise NetworkError(f"{folder} holds a certificate for {taken[0]} already: write --renew to renew it.")
     _write_all(names, folder, days)
     return names
+
+
+def _has_key(apart: Path) -> bool:
+    try:
+        return (apart / "key.pem").exists()
+    except OSError as error:
+        raise NetworkError(f"{apart} can't be read: {error.strerror}.") from None
 
 
 def _checked(names: Iterable[str]) -> list[str]:

@@ -82,6 +82,12 @@ def test_plan_task_and_data_must_fit(orders, tmp_path):
     assert "did you mean 'gossip'" in refused(TaskError, orders, CONFIG.model_copy(update={"algorithm": "gosip"}))
 
 
+@pytest.mark.parametrize("threads", ["0", "two", "2,4", ""])
+def test_a_number_of_threads_that_is_none_is_refused_in_a_sentence(orders, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert f"OMP_NUM_THREADS = '{threads}' can't be used" in refused(ConfigError, orders)
+
+
 def test_port_that_is_taken_is_a_network_error(orders):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -268,3 +268,15 @@ def test_exchanges_are_held_against_what_was_asked(tmp_path: Path, make_world, r
 def test_a_run_without_states_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no final state"):
         record.summarise(tmp_path, lambda vector: (0.0, 0.0), LAYOUT, {})
+
+
+@pytest.mark.parametrize("half", [b'{"seconds": 2.0, "acc', b"\0" * 20, b"{"])
+def test_half_a_line_that_a_crash_has_left_does_not_spoil_what_comes_after(tmp_path: Path, half: bytes) -> None:
+    record.write_line(tmp_path, "n0", {"seconds": 1.0})
+    path = tmp_path / "peers" / "n0.jsonl"
+    path.write_bytes(path.read_bytes() + half)
+    record.write_line(tmp_path, "n0", {"seconds": 3.0})
+    assert record.read_lines(tmp_path) == {"n0": [{"seconds": 1.0}, {"seconds": 3.0}]}
+    path.write_bytes(half)
+    record.write_line(tmp_path, "n0", {"seconds": 4.0})
+    assert record.read_lines(tmp_path) == {"n0": [{"seconds": 4.0}]}
