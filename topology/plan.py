@@ -20,21 +20,21 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter, deque
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from reprlib import repr as shown
+from typing import Any
 
 from topology.records import PlanError, check_keys, read_json, read_record, read_records, read_text, read_whole, unknown
+from topology.soundness import RATE_TOLERANCE, check_edges, check_nodes, check_rates
 
 VERSION = 1
 KEYS = {"version": True, "family": True, "seed": True, "digest": False, "nodes": True, "edges": True, "rates": True}
 NAME = re.compile(r"[a-z0-9-]{1,63}")
 ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
-ROW_TOLERANCE = 1e-9
-RATE_TOLERANCE = 1e-6
 SIZE_MAX = 256 << 20
+DELAY_MAX_S = 3600
 
 
 def is_address(text: str) -> bool:
@@ -83,6 +83,10 @@ class PlanEdge:
         Entry of the symmetric mixing matrix, -1 to 1; the fastest averaging may need negative ones.
     cost : float
         What one exchange costs, in whatever the user counts.
+    delay : float, optional
+        Seconds one way over the link between the two, where it is simulated or shaped.
+    bandwidth : float, optional
+        Bytes a second that the link carries each way; likewise.
     """
 
     a: str
@@ -90,6 +94,8 @@ class PlanEdge:
     rate: float
     weight: float
     cost: float = 1.0
+    delay: float | None = None
+    bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         if self.a == self.b:
@@ -101,6 +107,20 @@ class PlanEdge:
             raise PlanError(
                 f"the weight of edge {shown(self.a)} – {shown(self.b)} is {self.weight}: write one from -1 to 1."
             )
+        if self.delay is not None and not 0 <= self.delay <= DELAY_MAX_S:
+            raise PlanError(
+                f"the delay of edge {shown(self.a)} – {shown(self.b)} is {self.delay} s: write 0 to {DELAY_MAX_S}."
+            )
+        if self.bandwidth is not None and not 1 <= self.bandwidth < math.inf:
+            raise PlanError(
+                f"the bandwidth of edge {shown(self.a)} – {shown(self.b)} is {self.bandwidth}: write 1 byte a second "
+                "or more, or leave it out."
+            )
+
+    @property
+    def agreed(self) -> list[Any]:
+        """What both ends must agree on: not the nature of the link between them."""
+        return [self.a, self.b, self.rate, self.weight, self.cost]
 
 
 @dataclass(frozen=True)
@@ -173,24 +193,24 @@ class Plan:
         _check_version(self.version)
         if self.seed < 0:
             raise PlanError(f"the plan's seed is {self.seed}: write 0 or more.")
-        _check_nodes(self)
-        _check_edges(self)
-        _check_rates(self)
+        check_nodes(self)
+        check_edges(self)
+        check_rates(self)
 
     @cached_property
     def digest(self) -> str:
         """``sha256:…`` of what peers must agree on to work together.
 
         Not in it: addresses, since a peer may move, or be seen under another address from inside a container,
-        and still be who its certificate says; and how the rates were found (solver, seconds, bounds), which no
-        peer computes with. All else is, the order of nodes and edges included.
+        and still be who its certificate says; delays and bandwidths of links, with which no peer computes; and how the
+        rates were found (solver, seconds, bounds), likewise. All else is, the order of nodes and edges included.
         """
         agreed = {
             "version": self.version,
             "family": self.family,
             "seed": self.seed,
             "nodes": [node.name for node in self.nodes],
-            "edges": [list(vars(edge).values()) for edge in self.edges],
+            "edges": [edge.agreed for edge in self.edges],
             "rates": [self.rates.policy, self.rates.chi1, self.rates.chi2, self.rates.total_rate],
         }
         text = json.dumps(agreed, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -229,53 +249,6 @@ def _check_version(version: object) -> None:
 def _require_positive(value: float, what: str) -> None:
     if not 0 < value < math.inf:
         raise PlanError(f"{what} is {value}: write a finite number above zero.")
-
-
-def _check_nodes(plan: Plan) -> None:
-    if len(plan.nodes) < 2:
-        raise PlanError(f"a plan needs at least two nodes, this one has {len(plan.nodes)}.")
-    for key in ("name", "address"):
-        value, times = Counter(getattr(node, key) for node in plan.nodes).most_common(1)[0]
-        if times > 1:
-            raise PlanError(f"{times} nodes have the {key} {value}: give every node its own.")
-
-
-def _check_edges(plan: Plan) -> None:
-    seen = set()
-    for edge in plan.edges:
-        for end in (edge.a, edge.b):
-            if end not in plan._by_name:
-                raise PlanError("an edge ends nowhere: " + unknown("node", end, plan._by_name))
-        pair = frozenset((edge.a, edge.b))
-        if pair in seen:
-            raise PlanError(f"the edge {edge.a} – {edge.b} is there twice: keep one of them.")
-        seen.add(pair)
-    stranded = len(plan.nodes) - _reached(plan)
-    if stranded:
-        raise PlanError(f"the plan is not connected: {stranded} nodes can't be reached from {plan.nodes[0].name}.")
-
-
-def _reached(plan: Plan) -> int:
-    start = plan.nodes[0].name
-    reached, queue = {start}, deque([start])
-    while queue:
-        new = plan._adjacency[queue.popleft()].keys() - reached
-        reached |= new
-        queue.extend(new)
-    return len(reached)
-
-
-def _check_rates(plan: Plan) -> None:
-    total = sum(edge.rate for edge in plan.edges)
-    if not math.isclose(total, plan.rates.total_rate, rel_tol=RATE_TOLERANCE):
-        raise PlanError(
-            f"the edges' rates sum to {total:.9g}, but total_rate is {plan.rates.total_rate:.9g}: make the plan anew."
-        )
-    for name, edges in plan._adjacency.items():
-        row = sum(edge.weight for edge in edges.values())
-        # What is left is the node's own weight, 1 − row, an entry like the others: from −1 to 1.
-        if not -ROW_TOLERANCE <= row <= 2 + ROW_TOLERANCE:
-            raise PlanError(f"the weights of {name}'s edges sum to {row:.9g}: write ones that sum to 0 to 2.")
 
 
 # -------------------------------------------------------------------------------------------- JSON
@@ -318,9 +291,13 @@ def plan_to_json(plan: Plan) -> str:
     head = {"version": plan.version, "family": plan.family, "seed": plan.seed, "digest": plan.digest}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     for key, records in (("nodes", plan.nodes), ("edges", plan.edges)):
-        rows = ",\n".join("    " + json.dumps(vars(record)) for record in records)
+        rows = ",\n".join("    " + json.dumps(_given(record)) for record in records)
         lines.append(f'  "{key}": [\n{rows}\n  ],')
     return "\n".join(["{", *lines, f'  "rates": {json.dumps(vars(plan.rates))}', "}", ""])
+
+
+def _given(record: Node | PlanEdge) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if value is not None}
 
 
 def plan_from_json(text: str) -> Plan:

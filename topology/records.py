@@ -1,7 +1,7 @@
 """Strict reading of JSON into dataclasses: every surprise is a sentence.
 
-A record's fields are read by their annotation (``str``, ``int`` or ``float``); a key that is missing, unknown or
-there twice is refused, and so is a value of another type.
+A record's fields are read by their annotation (``str``, ``int`` or ``float``, perhaps ``| None``); a key that is
+missing, unknown or there twice is refused, and so is a value of another type.
 """
 
 from __future__ import annotations
@@ -87,7 +87,12 @@ def read_number(value: Any, where: str, key: str) -> float:
     return float(value)
 
 
-READERS: Mapping[str, Callable[[Any, str, str], Any]] = {"str": read_text, "int": read_whole, "float": read_number}
+READERS: Mapping[str, Callable[[Any, str, str], Any]] = {
+    "str": read_text,
+    "int": read_whole,
+    "float": read_number,
+    "float | None": read_number,
+}
 
 
 @cache
