@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -30,6 +30,11 @@ SENDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 STALLED_S = 10.0
 """A loop that has left no status for this long is not well."""
+
+PHASES = ("waiting", "learning", "merging", "draining")
+
+ALIVE = {"alive": 1.0, "suspect": 0.5, "gone": 0.0}
+"""A neighbour's state as a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,9 @@ class Meter(Collector):
         text = "from encoding a message to the receipt of the neighbour that has taken it"
         self._seconds = Histogram("gradvine_exchange_seconds", text, ["peer"], buckets=SENDS_S, registry=self._registry)
         self._refused = self._count("refused", "messages and calls refused here", ["reason"])
+        for reason in Reason:
+            self._refused.labels(reason.value)  # from 0 on: a counter that begins at 1 has never increased
+        ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
     def _count(self, name: str, text: str, labels: list[str]) -> Counter:
@@ -186,7 +194,10 @@ class Meter(Collector):
             ("unit_seconds", "seconds of one plan unit", now.unit_seconds),
             ("behind_units", "by how much local steps took longer than planned", now.behind_units),
             ("exchange_p99_units", "99th percentile of how long exchanges took of late", now.exchange_p99_units),
+            ("models_merged", "peers whose models are in the final merge; 0 before it", now.models_merged),
             ("inbox_depth", "messages that wait", now.inbox_depth),
+            ("ready", "1 if the peer can be reached and can keep its state", now.ready),
+            ("status_age_seconds", "since the loop has last said how it is", self._clock() - self._shown_s),
             ("snapshot_age_seconds", "since the latest snapshot", now.snapshot_age_seconds),
             (
                 "certificate_expiry_timestamp_seconds",
@@ -197,11 +208,16 @@ class Meter(Collector):
             yield GaugeMetricFamily(f"gradvine_{name}", text, value)
         if now.round is not None:
             yield GaugeMetricFamily("gradvine_round", "rounds done", now.round)
+        phases = GaugeMetricFamily("gradvine_phase", "1 for the phase that the peer is in", labels=["phase"])
+        for phase in PHASES:
+            phases.add_metric([phase], phase == now.phase)
+        yield phases
         yield from self._collect_peers(now)
 
     def _collect_peers(self, now: Status) -> Iterator[Metric]:
         states = GaugeMetricFamily("gradvine_peers", "peers that are watched", labels=["state"])
-        for state in ("alive", "suspect", "gone"):
+        alive = GaugeMetricFamily("gradvine_alive", "1 alive, 0.5 suspect, 0 gone", labels=["peer"])
+        for state in ALIVE:
             states.add_metric([state], sum(peer.state == state for peer in now.peers.values()))
         exchanges = CounterMetricFamily("gradvine_exchanges", "exchanges applied here", labels=["peer"])
         undelivered = CounterMetricFamily("gradvine_undelivered", "messages not delivered", labels=["peer"])
@@ -211,6 +227,7 @@ class Meter(Collector):
             "gradvine_distance_to_neighbour", "of its model, in the latest exchange", labels=["peer"]
         )
         for name, peer in now.peers.items():
+            alive.add_metric([name], ALIVE[peer.state])
             if not math.isnan(peer.distance):
                 apart.add_metric([name], peer.distance)
             undelivered.add_metric([name], now.undelivered.get(name, 0))
@@ -218,7 +235,7 @@ class Meter(Collector):
                 exchanges.add_metric([name], peer.exchanges)
                 asked.add_metric([name], peer.rate_asked_hz)
                 achieved.add_metric([name], peer.rate_achieved_hz)
-        yield from (states, exchanges, undelivered, asked, achieved, apart)
+        yield from (states, alive, exchanges, undelivered, asked, achieved, apart)
 
 
 def _verdict(well: bool, otherwise: str) -> Page:

@@ -111,7 +111,28 @@ def test_metrics_are_what_the_status_says(meter, address):
     }
     assert {key: found[key] for key in expected} == expected
     assert math.isnan(found["gradvine_accuracy_ratio",])
-    assert all(key[0].startswith("gradvine_") and not key[0].endswith("_created") for key in found)
+    assert all(key[0].startswith(("gradvine_", "process_")) and not key[0].endswith("_created") for key in found)
+
+
+def test_whatever_alerts_need_is_a_number_from_the_start(meter, clock, address):
+    found = samples(address)
+    assert {dict(key[1:])["reason"] for key in found if key[0] == "gradvine_refused_total"} == {r.value for r in Reason}
+    assert sum(value for key, value in found.items() if key[0] == "gradvine_refused_total") == 0
+    assert [found["gradvine_alive", ("peer", name)] for name in ("n1", "n2")] == [1, 0]
+    assert (found["gradvine_ready",], found["gradvine_models_merged",], found["gradvine_status_age_seconds",]) == (
+        1,
+        0,
+        0,
+    )
+    assert found["process_resident_memory_bytes",] > 2**20
+    clock.now += 7
+    meter.show(replace(STATUS, phase="merging", ready=False, peers={"n1": PeerStatus("suspect")}))
+    clock.now += 2
+    found = samples(address)
+    phases = {dict(key[1:])["phase"]: value for key, value in found.items() if key[0] == "gradvine_phase"}
+    assert phases == {"waiting": 0, "learning": 0, "merging": 1, "draining": 0}
+    assert (found["gradvine_ready",], found["gradvine_status_age_seconds",]) == (0, 2)
+    assert found["gradvine_alive", ("peer", "n1")] == 0.5
 
 
 def test_metrics_of_two_peers_in_one_process_are_apart(meter, address):
