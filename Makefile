@@ -25,8 +25,10 @@ demo: setup
 	    --duration $(DEMO_SECONDS)s --algorithm $$alone --out $(DEMO)/$$alone --json >/dev/null || exit 1; done
 	$(BIN)/gradvine report $(DEMO)/together $(DEMO)/local $(DEMO)/centralised --output $(DEMO)
 
+# Files side by side: most of the time of a test of real daemons is waiting.
+TEST_JOBS ?= 2
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
