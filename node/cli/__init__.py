@@ -21,10 +21,11 @@ from node.cli.simulate import simulate
 from node.cli.status import status
 from node.cli.testbed import testbed
 from node.cli.version import version
+from node.cli.watch import watch
 from node.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for command in (plan, show, compare, data, certs, run, testbed, simulate, status, finish, report, version):
+for command in (plan, show, compare, data, certs, run, testbed, simulate, status, watch, finish, report, version):
     app.command()(command)
 
 

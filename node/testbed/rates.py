@@ -12,15 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from algorithms import ALGORITHMS
-from algorithms.dadao import ROUNDING
-from algorithms.protocol import Tempo
 from node.errors import TaskError
 from node.keeping_up import EXPECTED_MIN
-from node.place import rate_scale
 from node.testbed.milestones import Lines
 
 if TYPE_CHECKING:
+    from algorithms.protocol import Tempo
     from node.config import RunConfig
     from topology.plan import Plan
 
@@ -77,6 +74,8 @@ class EdgeRate:
 
 def asked_rates(plan: Plan, config: RunConfig) -> dict[tuple[str, str], float]:
     """Exchanges a unit that a run asks of each edge, by its owner and its other end."""
+    from node.place import rate_scale  # which loads torch
+
     try:
         scale = rate_scale(plan, config)
     except TaskError:  # the reference points are no algorithms and exchange nothing
@@ -159,6 +158,9 @@ def remarks(summary: Mapping[str, Any], edges: Sequence[EdgeRate], away: Collect
 
 def tempo_of(name: str) -> Tempo:
     """What the algorithm of this name asks of time and rates; of one that is not known any more, nothing."""
+    from algorithms import ALGORITHMS
+    from algorithms.protocol import Tempo
+
     return ALGORITHMS[name].tempo if name in ALGORITHMS else Tempo()
 
 
@@ -196,6 +198,8 @@ def _say_slow(edges: Sequence[EdgeRate], away: Collection[str]) -> list[str]:
 
 def say_unstable(summary: Mapping[str, Any], edges: Sequence[EdgeRate], away: Collection[str] = ()) -> list[str]:
     """What of the rates, asked or achieved, leaves the algorithm without its guarantee."""
+    from algorithms.dadao import ROUNDING
+
     name, rates = str(summary["algorithm"]), summary.get("rates") or {}
     most, product, asked = tempo_of(name).chi1_chi2_max, rates.get("chi1_chi2_achieved"), rates.get("chi1_chi2_asked")
     if asked is not None and asked > most * (1 + ROUNDING):

@@ -1,0 +1,66 @@
+"""How often an edge has exchanged of late, from counts that are read now and then."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from node.keeping_up import DEVIATIONS, EXPECTED_MIN, RATIO_MIN
+
+RECENT_S = 10.0
+"""What is called a rate of late."""
+KEPT_S = 60.0
+JUDGED_S = 30.0
+"""An edge is judged by at least this much time."""
+SHORTEST_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """So many exchanges in so many seconds."""
+
+    count: int
+    seconds: float
+
+    @property
+    def rate_hz(self) -> float:
+        """Exchanges a second."""
+        return self.count / self.seconds
+
+
+class Counted:
+    """The counts of one edge over the latest :data:`KEPT_S` seconds, by the clock of who has counted."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def add(self, seconds: float, count: int) -> None:
+        """Read a count; a clock or a count that has fallen is that of a peer that fell back, and begins anew."""
+        if self._marks:
+            last_s, last = self._marks[-1]
+            if seconds < last_s or count < last:
+                self._marks.clear()
+            elif seconds == last_s:
+                return
+        self._marks.append((seconds, count))
+        while seconds - self._marks[0][0] > KEPT_S:
+            self._marks.popleft()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._marks.clear()
+
+    def over(self, span_s: float) -> Tally | None:
+        """What was counted over about the latest so many seconds; None where too little is known."""
+        if not self._marks:
+            return None
+        last_s, last = self._marks[-1]
+        first_s, first = next(mark for mark in self._marks if mark[0] >= last_s - span_s)
+        return Tally(last - first, last_s - first_s) if last_s - first_s >= SHORTEST_S else None
+
+
+def too_few(count: float, expected: float) -> bool:
+    """Whether fewer than 80 % have taken place and chance does not explain it, which has a try every second."""
+    short = expected - count
+    return expected >= EXPECTED_MIN and count < RATIO_MIN * expected and short > DEVIATIONS * math.sqrt(expected)

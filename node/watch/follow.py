@@ -1,0 +1,271 @@
+"""Makes the story of a run that goes on out of what its peers answer, second by second.
+
+Peers are only ever asked; that nobody watches, or somebody does, is all the same to them. A peer that does not answer
+any more had ended if it was merging or draining when it was last heard of, and is gone if not. Where a run ends without
+a merge nothing tells its peers' end from their death: that they fall silent together is taken for the end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from node.watch.answer import Answer
+from node.watch.counts import JUDGED_S, KEPT_S, RECENT_S, Counted, too_few
+from node.watch.happened import tell_change
+from node.watch.known import AWAY, Known, judge
+from node.watch.promises import Achieved, promise
+from node.watch.scene import Scene
+from node.watch.story import Frame, Moment, Number, Story, event
+
+if TYPE_CHECKING:
+    from topology.plan import Plan
+
+AHEAD_S = 2.0
+"""The story's clock follows the peers' when these are so far ahead."""
+OVER_S = 15.0
+"""When nobody has answered for so long, the run is over."""
+WORSE = "asg"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a look has brought: a frame, events, and whether the story itself is to be told again."""
+
+    frame: Frame
+    events: list[dict[str, Any]]
+    whole: bool
+
+
+class Follower:
+    """Follows a run.
+
+    Parameters
+    ----------
+    keys : collection of str
+        What the peers that are asked are called: names of the plan, or addresses where it has none.
+    plan : Plan, optional
+        The run's.
+    """
+
+    def __init__(self, keys: list[str], plan: Plan | None = None) -> None:
+        self._keys, self._plan = keys, plan
+        self._begin()
+
+    def _begin(self) -> None:
+        plan, names = self._plan, [node.name for node in self._plan.nodes] if self._plan else []
+        self._scene = Scene(plan)
+        self._named: dict[str, str] = {key: key for key in self._keys if key in names}
+        self._peers = {name: Known(asked=name in self._keys) for name in names}
+        self._counted = [Counted() for _ in self._scene.pairs]
+        self._slow: set[tuple[str, str]] = set()
+        self._t, self._looked_s, self._heard_s = 0.0, 0.0, 0.0
+        self._gone_s: dict[str, float] = {}
+        size = f"{len(names)} peers" if plan else f"{len(self._keys)} addresses"
+        self.story = Story(size, live=True, nodes=self._scene.nodes, edges=self._scene.edges)
+
+    def take(self, answers: Mapping[str, Answer], now_s: float) -> News:
+        """Take in what everybody has answered at a moment, by keys; whoever is missing has not.
+
+        Parameters
+        ----------
+        now_s : float
+            Seconds of the watcher's own clock.
+        """
+        heard = self._by_name(answers)
+        if self.story.over and any(a.phase == "learning" and a.seconds < self._t - OVER_S for a in heard.values()):
+            self._begin()  # another run at the same addresses
+            heard = self._by_name(answers)
+        whole = self._scene.meet(heard)
+        self._meet()
+        self._run_on(heard, now_s)
+        before = {name: (peer.state, peer.figures) for name, peer in self._peers.items()}
+        for name, peer in self._peers.items():
+            peer.hear(heard.get(name), now_s)
+        doubts = self._doubts()
+        for name, peer in self._peers.items():
+            peer.state = judge(peer, doubts.get(name, ("", ""))[0], now_s)
+        events = [
+            told
+            for name, peer in self._peers.items()
+            for told in tell_change(self._t, name, *before[name], peer, doubts.get(name, ("", ""))[1])
+        ]
+        self._count()
+        events += self._say_slow() + self._end(now_s, events)
+        whole |= self._describe()
+        self.story.tell(events)
+        self._sum_up()
+        return News(self.story.add(self._moment(now_s)), events, whole)
+
+    # ------------------------------------------------------------------------------------------ who is there
+
+    def _by_name(self, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+        """Answers by the peers' names; who answers in place of another has not answered."""
+        heard: dict[str, Answer] = {}
+        for key, answer in answers.items():
+            taken = answer.name in self._named.values()
+            if self._named.get(key, "" if taken else answer.name) == answer.name and answer.name not in heard:
+                self._named[key] = answer.name
+                heard[answer.name] = answer
+        return heard
+
+    def _meet(self) -> None:
+        """Keep up with the scene."""
+        reached = set(self._named.values())
+        for node in self._scene.nodes[len(self._peers) :]:
+            self._peers[node["name"]] = Known(asked=False)
+        for name in reached & self._peers.keys():
+            self._peers[name].asked = True
+        self._counted += [Counted() for _ in self._scene.pairs[len(self._counted) :]]
+
+    def _run_on(self, heard: Mapping[str, Answer], now_s: float) -> None:
+        """The story's clock goes like the watcher's, from when the first peer learns."""
+        furthest = max((answer.seconds for answer in heard.values() if answer.phase != "waiting"), default=0.0)
+        if self._t:
+            self._t += max(0.0, now_s - self._looked_s)
+        if furthest > self._t + AHEAD_S or not self._t:
+            self._t = furthest
+        self._looked_s = now_s
+        if heard or not self._heard_s:
+            self._heard_s = now_s
+
+    def _doubts(self) -> dict[str, tuple[str, str]]:
+        """Of each peer, the worst that those who learn say of it, and who says so."""
+        said: dict[str, tuple[str, str]] = {}
+        for name, peer in self._peers.items():
+            if peer.answer is None or peer.missed or peer.answer.phase != "learning":
+                continue
+            for other, word in peer.answer.peers.items():
+                worst = said.get(other, ("", ""))[0]
+                if WORSE.find(word.state[0]) > WORSE.find(worst or "-"):
+                    said[other] = (word.state[0], name)
+        return said
+
+    # ---------------------------------------------------------------------------------------------- the edges
+
+    def _count(self) -> None:
+        """Read the counts of all edges whose owners learn, and forget those of others."""
+        for (a, b), counted in zip(self._scene.pairs, self._counted, strict=True):
+            owner = self._peers[a]
+            word = owner.answer.peers.get(b) if owner.answer and owner.state in "ls" else None
+            if owner.answer is None or word is None or word.exchanges is None or owner.silent(self._looked_s):
+                counted.forget()
+            else:
+                counted.add(owner.answer.seconds, word.exchanges)
+
+    def _say_slow(self) -> list[dict[str, Any]]:
+        """Edges that have been slow for long, told once until they have recovered."""
+        found, told = set(), []
+        for (a, b), asked, counted in zip(self._scene.pairs, self._scene.asked, self._counted, strict=True):
+            tally = counted.over(KEPT_S)
+            learn = self._peers[a].state == self._peers[b].state == "l"
+            if not asked or not learn or tally is None or tally.seconds < JUDGED_S:
+                continue
+            if too_few(tally.count, asked * tally.seconds):
+                found.add((a, b))
+                share = tally.rate_hz / asked
+                text = f"{a} – {b} makes {share:.0%} of its exchanges: {tally.rate_hz:.3g} a second, not {asked:.3g}"
+                told += [event(self._t, "slow", a, text)] if (a, b) not in self._slow else []
+        self._slow = found
+        return told
+
+    def _link(self, a: str, b: str) -> str:
+        """The worst that either end says of the other."""
+        if "g" in (states := self._peers[a].state + self._peers[b].state):
+            return "g"
+        if set(states) & set("new"):
+            return "?"
+        words = [self._says(a, b), self._says(b, a)]
+        return max(words, key=WORSE.find)
+
+    def _says(self, name: str, other: str) -> str:
+        peer = self._peers[name]
+        word = peer.answer.peers.get(other) if peer.answer and not peer.missed else None
+        return word.state[0] if word else "?"
+
+    def _apart(self, a: str, b: str) -> Number:
+        """Of the latest exchange, as its owner has measured it, or the other end."""
+        for one, other in ((a, b), (b, a)):
+            figures = self._peers[one].figures
+            word = figures.peers.get(other) if figures else None
+            if word and word.distance is not None:
+                return word.distance
+        return None
+
+    # ------------------------------------------------------------------------------------------- what is told
+
+    def _end(self, now_s: float, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Whether the run is over; the peers that fell silent together at its end have ended."""
+        for one in events:
+            if one["kind"] == "gone":
+                self._gone_s[one["peer"]] = now_s
+        was, self.story.over = self.story.over, False
+        there = [peer for peer in self._peers.values() if peer.state != "n"]
+        if not there or any(peer.state not in AWAY for peer in there):
+            return []
+        silent = now_s - self._heard_s >= OVER_S
+        if not (silent or all(peer.state == "e" for peer in there)):
+            return []
+        self.story.over = True
+        if was:
+            return []
+        last_s = max(self._gone_s.values(), default=now_s)
+        together = [name for name, at_s in self._gone_s.items() if last_s - at_s <= OVER_S]
+        if any(peer.state == "e" for peer in there) or 2 * len(together) < len(there) or len(together) < 2:
+            return [event(self._t, "over", "", "the run is over")]
+        for name in together:
+            self._peers[name].state = "e"
+        return [event(self._t, "over", "", "no peer answers any more: the run is over")]
+
+    def _describe(self) -> bool:
+        """Title and facts, as soon as they are known; whether they have changed."""
+        spoken = [peer.answer for peer in self._peers.values() if peer.answer]
+        story, scene, about = self.story, self._scene, list[tuple[str, str]]()
+        if spoken:
+            (algorithm, task, run), _ = Counter((a.algorithm, a.task, a.run) for a in spoken).most_common(1)[0]
+            story.title = f"{algorithm} on {task}, {len(scene.nodes)} peers"
+            about = [("algorithm", algorithm), ("task", task)]
+        if self._plan:
+            about += [("topology", f"{self._plan.family}, {len(self._plan.edges)} edges")]
+            about += [("rates", self._plan.rates.policy)]
+        if spoken:
+            about += [("run", run)]
+            unit_s = next((a.unit_seconds for a in spoken if a.unit_seconds), None)
+            about += [("unit of time", f"{unit_s:.4g} s")] if unit_s else []
+        changed = about != story.about
+        story.about, story.nodes = about, scene.nodes
+        if changed or len(story.edges) != len(scene.pairs) or any(e["asked"] is None for e in story.edges):
+            story.edges = scene.edges
+        return changed
+
+    def _sum_up(self) -> None:
+        """The promises and the merge."""
+        heard = {name: peer.figures for name, peer in self._peers.items() if peer.there and peer.figures}
+        asked = dict(zip(self._scene.pairs, self._scene.asked, strict=True))
+        tallies = {pair: c.over(KEPT_S) for pair, c in zip(self._scene.pairs, self._counted, strict=True)}
+        if any(tallies.values()) or not self.story.promises:
+            self.story.promises = promise(self._plan, Achieved(heard, asked, tallies))
+        models = max((a.models_merged for a in heard.values()), default=0)
+        if models:
+            self.story.merged = {"accuracy": None, "models": models}
+
+    def _moment(self, now_s: float) -> Moment:
+        peers = list(self._peers.values())
+        figures = [peer.figures for peer in peers]
+        recent = [counted.over(RECENT_S) for counted in self._counted]
+        return Moment(
+            t=self._t,
+            state="".join(peer.state for peer in peers),
+            accuracy=[None if a is None else a.accuracy for a in figures],
+            loss=[None if a is None else a.loss for a in figures],
+            distance=[None if a is None else a.distance for a in figures],
+            steps=[None if a is None else a.gradients for a in figures],
+            round=[None if a is None else a.round for a in figures],
+            sent=[None if a is None else a.bytes_sent for a in figures],
+            stale=[now_s - peer.heard_s if peer.answer else None for peer in peers],
+            achieved=[None if tally is None else tally.rate_hz for tally in recent],
+            apart=[self._apart(a, b) for a, b in self._scene.pairs],
+            link="".join(self._link(a, b) for a, b in self._scene.pairs),
+        )

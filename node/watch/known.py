@@ -1,0 +1,86 @@
+"""What is known of each peer that is watched, and what state that puts it into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from node.watch.answer import Answer
+
+MISSED_MAX = 2
+SILENCE_S = 2.0
+"""A peer that has missed two questions, and was not heard of for as long, does not answer any more."""
+
+LETTERS: Mapping[str, str] = {"waiting": "w", "learning": "l", "merging": "m", "draining": "d"}
+AWAY = "neg"
+"""Not there yet, ended, gone."""
+
+
+@dataclass
+class Known:
+    """One peer.
+
+    Parameters
+    ----------
+    answer : Answer or None
+        The latest.
+    figures : Answer or None
+        The latest with figures in it: one that waits, as after a restart, has none yet.
+    heard_s : float
+        When it answered last.
+    missed : int
+        Questions in a row that it has not answered.
+    state : str
+        As :class:`~node.watch.story.Moment` has it.
+    asked : bool
+        Whether it can be asked at all: of a peer that only others tell of, they are believed.
+    """
+
+    answer: Answer | None = None
+    figures: Answer | None = None
+    heard_s: float = 0.0
+    missed: int = 0
+    state: str = "n"
+    asked: bool = True
+
+    def hear(self, answer: Answer | None, now_s: float) -> None:
+        """What it has answered, or None."""
+        if answer is None:
+            self.missed += 1
+            return
+        self.answer, self.heard_s, self.missed = answer, now_s, 0
+        if answer.phase != "waiting":
+            self.figures = answer
+
+    def silent(self, now_s: float) -> bool:
+        """Whether it does not answer any more."""
+        return self.missed >= MISSED_MAX and now_s - self.heard_s >= SILENCE_S
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was about to end when it was last heard of."""
+        last = self.answer
+        return last is not None and (last.phase in ("merging", "draining") or last.models_merged > 0)
+
+    @property
+    def there(self) -> bool:
+        """Whether its latest answer holds."""
+        return self.answer is not None and self.state not in AWAY
+
+
+def judge(peer: Known, doubts: str, now_s: float) -> str:
+    """The state of a peer.
+
+    Parameters
+    ----------
+    doubts : str
+        The worst that a learning peer says of it: ``a`` alive, ``s`` suspect, ``g`` gone, or nothing.
+    """
+    if not peer.asked:
+        return {"a": "l", "s": "s", "g": "g"}.get(doubts, "n" if peer.state == "n" else peer.state)
+    if peer.answer is None:
+        return "n"
+    if peer.silent(now_s):
+        return "e" if peer.ended or peer.state == "e" else "g"
+    letter = LETTERS[peer.answer.phase]
+    return "s" if letter == "l" and doubts in ("s", "g") else letter

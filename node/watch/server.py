@@ -1,0 +1,241 @@
+"""Serves the page and the stream of what happens, to a few viewers, in threads of their own.
+
+Theory of operation
+-------------------
+Whoever opens ``/events`` gets the whole story and from then on every frame, out of a queue of its own. A viewer whose
+queue is full does not keep up and is hung up on; its browser comes again by itself and begins with the whole story.
+
+Only GET is understood, no answer holds the text of an exception, and a request must have been written within
+:data:`PATIENCE_S`. A page of another site may have its name point here: what asks for anything but an address, this
+machine or a name that was allowed is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import queue
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from node.errors import NetworkError
+from node.watch.page import content_security_policy
+
+log = logging.getLogger(__name__)
+
+VIEWERS_MAX = 32
+OTHERS_MAX = 16
+"""Requests that may be served beside the viewers."""
+BACKLOG_MAX = 32
+"""Messages that may wait for a viewer."""
+PATIENCE_S = 5.0
+STILL_HERE_S = 15.0
+END = None
+
+
+class Audience:
+    """Who looks on.
+
+    Parameters
+    ----------
+    story : callable
+        The whole story as JSON.
+    """
+
+    def __init__(self, story: Callable[[], str]) -> None:
+        self._story = story
+        self._viewers: dict[queue.Queue[bytes | None], socket.socket] = {}
+        self.lock = threading.Lock()
+        """Held while the story changes, so that no viewer misses a part of it."""
+
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    def join(self, connection: socket.socket) -> queue.Queue[bytes | None] | None:
+        """One more viewer, whose queue begins with the whole story; None where there are enough."""
+        with self.lock:
+            if len(self._viewers) >= VIEWERS_MAX:
+                return None
+            waiting: queue.Queue[bytes | None] = queue.Queue(BACKLOG_MAX)
+            waiting.put(_message("story", self._story()))
+            self._viewers[waiting] = connection
+            return waiting
+
+    def leave(self, waiting: queue.Queue[bytes | None]) -> None:
+        """One less."""
+        with self.lock:
+            self._viewers.pop(waiting, None)
+
+    def tell(self, name: str, text: str) -> None:
+        """A message to all, while the lock is held; who does not keep up is hung up on."""
+        message = _message(name, text)
+        for waiting, connection in list(self._viewers.items()):
+            try:
+                waiting.put_nowait(message)
+            except queue.Full:
+                del self._viewers[waiting]
+                _hang_up(connection)
+
+    def dismiss(self) -> None:
+        """The stream is over for all, when they have read what waits for them."""
+        with self.lock:
+            for waiting, connection in self._viewers.items():
+                try:
+                    waiting.put_nowait(END)
+                except queue.Full:
+                    _hang_up(connection)
+
+
+def _message(name: str, text: str) -> bytes:
+    return f"event: {name}\ndata: {text}\n\n".encode()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):  # it has just been closed
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], page: str, audience: Audience, allowed: Collection[str]) -> None:
+        self.page, self.policy, self.audience = page.encode(), content_security_policy(page), audience
+        self.allowed = {name.lower() for name in allowed}
+        self._room = threading.BoundedSemaphore(VIEWERS_MAX + OTHERS_MAX)
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Request)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a viewer's request failed", exc_info=True)
+
+    def knows(self, host: str) -> bool:
+        """Whether a Host header names this server and can't be another site's name."""
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+        name = name.lower().rstrip(".")
+        if name == "localhost" or name.endswith(".localhost") or name in self.allowed:
+            return True
+        with suppress(ValueError):
+            return bool(ipaddress.ip_address(name.strip("[]")))
+        return False
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = PATIENCE_S
+    server_version, sys_version = "gradvine", ""
+    error_message_format = "%(code)d %(message)s\n"
+    error_content_type = "text/plain"
+
+    def setup(self) -> None:
+        super().setup()
+        # The socket's own timeout begins again with every byte: one who sends them singly would stay for ever.
+        self._patience = threading.Timer(PATIENCE_S, _hang_up, (self.connection,))
+        self._patience.daemon = True
+        self._patience.start()
+
+    def finish(self) -> None:
+        self._patience.cancel()
+        super().finish()
+
+    def do_GET(self) -> None:
+        self._patience.cancel()
+        path = self.path.partition("?")[0]
+        if not self.server.knows(self.headers.get("Host", "")):
+            self.send_error(403, "Unknown host: allow it with --allow-host")
+        elif path == "/":
+            self._begin("text/html; charset=utf-8", len(self.server.page))
+            self.wfile.write(self.server.page)
+        elif path == "/events":
+            self._stream()
+        else:
+            self.send_error(404)
+
+    def _stream(self) -> None:
+        waiting = self.server.audience.join(self.connection)
+        if waiting is None:
+            self.send_error(503, "Too many viewers")
+            return
+        try:
+            self._begin("text/event-stream")
+            while (message := _next(waiting)) is not END:
+                self.wfile.write(message)
+        finally:
+            self.server.audience.leave(waiting)
+
+    def _begin(self, content_type: str, length: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", self.server.policy)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+def _next(waiting: queue.Queue[bytes | None]) -> bytes | None:
+    try:
+        return waiting.get(timeout=STILL_HERE_S)
+    except queue.Empty:
+        return b": still here\n\n"
+
+
+@contextmanager
+def serve(address: str, page: str, audience: Audience, allowed: Collection[str] = ()) -> Iterator[int]:
+    """Serve for as long as the block lasts; gives the port.
+
+    Parameters
+    ----------
+    address : str
+        ``HOST:PORT``; port 0 is any free one.
+    page : str
+        The live page.
+    allowed : collection of str
+        Host names under which it may be asked for, besides addresses and this machine's own.
+
+    Raises
+    ------
+    NetworkError
+        When the address can't be used.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        server = _Server((host.strip("[]"), int(port)), page, audience, allowed)
+    except (OSError, OverflowError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not HOST:PORT"
+        raise NetworkError(f"can't serve the page on {address}: {reason}; name another with --http.") from None
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        audience.dismiss()
+        server.shutdown()
+        server.server_close()
