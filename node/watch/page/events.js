@@ -1,0 +1,104 @@
+// What happened, newest first; the plan's promises; and what the run is.
+
+const ICONS = {
+  circle: 'M8 3.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9z', up: 'M8 3 13.5 12.5h-11z', down: 'M8 13 2.5 3.5h11z',
+  diamond: 'M8 2.5 13.5 8 8 13.5 2.5 8z', cross: 'M4 2.5 8 6.5l4-4L13.5 4l-4 4 4 4-1.5 1.5-4-4-4 4L2.5 12l4-4-4-4z',
+  tick: 'M6.4 12.7 2.3 8.6l1.5-1.5 2.6 2.6 5.8-5.9 1.5 1.5z', square: 'M3.5 3.5h9v9h-9z', left: 'M13 2.5v11L3.5 8z',
+  star: 'M8 1.8 9.9 6l4.6.4-3.5 3 1.1 4.5L8 11.5l-4.1 2.4L5 9.4l-3.5-3L6.1 6z',
+  back: 'M8 2.5a5.5 5.5 0 0 1 0 11v-2a3.5 3.5 0 0 0 0-7v2.2L3.8 3.5 8 .3z',
+};
+const KINDS = {
+  joined: ['up', 'calm'], learning: ['circle', 'well'], suspect: ['diamond', 'warn'], gone: ['cross', 'bad'],
+  back: ['back', 'well'], merging: ['diamond', 'calm'], merged: ['star', 'well'], ended: ['square', 'calm'],
+  lost: ['cross', 'bad'], crashed: ['cross', 'bad'], left: ['left', 'calm'], slow: ['down', 'warn'], over: ['square', 'well'],
+};
+const FOLD_FROM = 5;
+const FOLD_S = 3;
+const EVENTS_MAX = 400;
+
+// Neighbouring events of one kind are one entry: a hundred peers that start within a moment are no news each.
+function folded(events) {
+  const groups = [];
+  for (const event of events) {
+    const group = groups[groups.length - 1];
+    if (group && group[0].kind === event.kind && event.t - group[group.length - 1].t <= FOLD_S) group.push(event);
+    else groups.push([event]);
+  }
+  return groups.flatMap((group) => (group.length < FOLD_FROM ? group.map((event) => [event]) : [group]));
+}
+
+class Events {
+  constructor(host, seek) {
+    this.host = host;
+    this.seek = seek;
+  }
+
+  draw(view) {
+    const key = `${view.events.length}|${view.pickedName()}|${view.story.title}`;
+    if (this.key !== key || this.story !== view.story) this.list(view);
+    [this.key, this.story] = [key, view.story];
+    const now = view.follows ? Infinity : view.frame?.t ?? Infinity;
+    if (this.now === now) return;
+    this.now = now;
+    this.rows.forEach(({ item, t }) => item.classList.toggle('later', t > now));
+  }
+
+  list(view) {
+    const name = view.pickedName();
+    this.now = null;
+    this.rows = folded(view.events).slice(-EVENTS_MAX).reverse().map((group) => {
+      const item = group.length > 1 ? this.fold(group, name) : this.row(group[0], name);
+      return { item, t: group[0].t };
+    });
+    this.host.replaceChildren(...this.rows.map(({ item }) => item));
+    if (!this.rows.length) this.host.append(make('li', { class: 'soft' }, 'nothing yet'));
+  }
+
+  row(event, name) {
+    const [shape, tone] = KINDS[event.kind] ?? ['circle', 'calm'];
+    const time = make('button', { type: 'button', class: 'time', title: 'show this moment' }, duration(event.t));
+    time.addEventListener('click', () => this.seek(event.t));
+    const item = make('li', { 'data-kind': event.kind }, drawn(ICONS[shape], tone), time,
+      make('span', { class: 'kind' }, event.kind), make('span', { class: 'text' }, event.text));
+    if (name !== null) item.classList.add(event.peer === name ? 'own' : 'other');
+    return item;
+  }
+
+  fold(group, name) {
+    const item = this.row({ ...group[0], text: several(new Set(group.map((event) => event.peer)).size, 'peer', 'peers'), peer: null }, name);
+    if (group.some((event) => event.peer === name)) item.classList.replace('other', 'own');
+    const inner = make('ol', {}, ...[...group].reverse().map((event) => this.row(event, name)));
+    item.querySelector('.text').replaceWith(make('details', { class: 'text' }, make('summary', {}, item.querySelector('.text').textContent), inner));
+    return item;
+  }
+}
+
+class Promises {
+  draw(view) {
+    if (this.promises !== view.story.promises) this.table(view.story.promises);
+    this.promises = view.story.promises;
+    if (this.about !== view.story.about) this.list(view.story.about);
+    this.about = view.story.about;
+  }
+
+  table(promises) {
+    byId('promises-card').hidden = !promises.length;
+    const head = ['what', 'asked', 'achieved', ''].map((text) => make('th', { scope: 'col' }, text));
+    head[3].append(make('span', { class: 'unseen' }, 'kept'));
+    byId('promises').replaceChildren(make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...promises.map((one) => this.row(one))));
+  }
+
+  row({ what, asked, achieved, well, hint }) {
+    const [shape, tone, word] = well === null ? ['circle', 'open', 'open'] : well ? ['tick', 'well', 'kept'] : ['cross', 'bad', 'missed'];
+    const name = make('th', { scope: 'row' }, what);
+    if (hint) name.append(make('small', {}, hint));
+    const verdict = make('td', { class: `verdict ${tone}` });
+    verdict.append(make('span', {}, drawn(ICONS[shape], tone), word));
+    return make('tr', {}, name, make('td', {}, asked ?? UNKNOWN), make('td', {}, achieved ?? UNKNOWN), verdict);
+  }
+
+  list(about) {
+    byId('about-card').hidden = !about.length;
+    byId('about').replaceChildren(...about.map(([label, value]) => make('div', {}, make('dt', {}, label), make('dd', {}, value))));
+  }
+}
