@@ -1,6 +1,6 @@
-"""The report as one HTML page: figures, pictures and every peer's last report; it loads nothing from anywhere.
+"""The report as one HTML page: the run's story, figures, pictures, every peer's last report; it loads nothing.
 
-Whatever stands in it that a user, a peer or a file has named is escaped here and nowhere else.
+Whatever stands in the tables that a user, a peer or a file has named is escaped here and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,21 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from node.watch.page import compose_page, read_style
+from node.watch.recorded import recorded_story
+
 if TYPE_CHECKING:
     from node.testbed.runs import Run
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #d9d9d9; --soft: #666 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181d; --faint: #3a3f4a; --soft: #a0a6b0 } }
-body { margin: 2rem auto; max-width: 64rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif;
-  color: var(--ink); background: var(--paper) }
-h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem }
-img { max-width: 100%; height: auto } .wide { overflow-x: auto } .soft { color: var(--soft) }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap }
-th { font-weight: 600 } th:first-child, td:first-child { text-align: left }
-pre { overflow-x: auto }
-"""
 
 PEER_COLUMNS: Mapping[str, str] = {
     "accuracy": "test accuracy",
@@ -52,31 +42,41 @@ EDGES_MAX = 50
 """Edges whose rates are."""
 
 
-def compose_page(title: str, figures: Sequence[Sequence[str]], runs: Sequence[Run], light: bytes, dark: bytes) -> str:
-    """The page as text.
+def compose_report(run: Run, figures: Sequence[Sequence[str]], light: bytes, dark: bytes) -> str:
+    """The page of one run: its story, and under that its figures, its peers and its configuration.
 
     Parameters
     ----------
-    title : str
-        Its heading.
     figures : sequence of rows
-        A header, then one figure of all runs a row.
-    runs : sequence of Run
-        One run has its peers and its configuration shown too.
+        A header, then one figure a row.
     light, dark : bytes
         The picture, as PNG, for either background.
     """
-    parts = [f"<h1>{escape(title)}</h1>", _lost(runs), _picture(light, dark, title), _table(figures)]
+    return compose_page(run.title, recorded_story(run).text(), compose_sections([run], figures, light, dark))
+
+
+def compose_comparison(
+    title: str, figures: Sequence[Sequence[str]], runs: Sequence[Run], light: bytes, dark: bytes
+) -> str:
+    """The page of several runs, as :func:`compose_report` that of one; it needs no script."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    body = f'<h1>{escape(title)}</h1>\n<div class="sections">{compose_sections(runs, figures, light, dark)}</div>'
+    style = read_style()
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head><body>\n{body}\n</body></html>\n'
+
+
+def compose_sections(runs: Sequence[Run], figures: Sequence[Sequence[str]], light: bytes, dark: bytes) -> str:
+    """What is to be read of runs, as HTML with headings of the second rank."""
+    parts = ["<h2>Figures</h2>", _lost(runs), _table(figures)]
     for run, label in zip(runs, figures[0][1:], strict=True):
         named = f"{label}: " if len(runs) > 1 else ""
         parts += [f"<p><strong>{escape(named + remark)}</strong></p>" for remark in run.remarks]
+    parts += ["<h2>Curves</h2>", _picture(light, dark, "curves")]
     if len(runs) == 1:
         parts += ["<h2>The peers, at the end</h2>", _peers(runs[0]), _edges(runs[0])]
         parts += ["<h2>How it was run</h2>", _configuration(runs[0])]
     parts += ["<h2>Where it is</h2>", *(f"<p><code>{escape(str(run.folder))}</code></p>" for run in runs)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    body = "\n".join(part for part in parts if part)
-    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head><body>\n{body}\n</body></html>\n'
+    return "\n".join(part for part in parts if part)
 
 
 def _picture(light: bytes, dark: bytes, title: str) -> str:

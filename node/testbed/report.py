@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from node.errors import StorageError
 from node.testbed.charts import draw_comparison, draw_run
 from node.testbed.milestones import DISTANCES
-from node.testbed.page import compose_page
+from node.testbed.page import compose_comparison, compose_report
 from node.testbed.rates import tempo_of
 from node.testbed.runs import Run, load_run
 
@@ -118,7 +118,7 @@ def write_run(run: Run, out: Path) -> None:
     figures = run.figures()
     draw_run(figures, out / CURVES)
     dark = _drawn(lambda path: draw_run(figures, path, dark=True))
-    page = compose_page(run.title, figures_of([run]), [run], (out / CURVES).read_bytes(), dark)
+    page = compose_report(run, figures_of([run]), (out / CURVES).read_bytes(), dark)
     (out / PAGE).write_text(page, encoding="utf-8")
 
 
@@ -129,7 +129,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> tuple[Path, Path]:
     picture, page = out / f"{COMPARISON}.png", out / f"{COMPARISON}.html"
     draw_comparison(figures, picture)
     dark = _drawn(lambda path: draw_comparison(figures, path, dark=True))
-    text = compose_page(f"{len(runs)} runs side by side", figures_of(runs), runs, picture.read_bytes(), dark)
+    text = compose_comparison(f"{len(runs)} runs side by side", figures_of(runs), runs, picture.read_bytes(), dark)
     page.write_text(text, encoding="utf-8")
     return picture, page
 

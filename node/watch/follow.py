@@ -8,10 +8,11 @@ a merge nothing tells its peers' end from their death: that they fall silent tog
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from node.testbed.rates import EdgeRate
 from node.watch.answer import Answer
 from node.watch.counts import JUDGED_S, KEPT_S, RECENT_S, Counted, too_few
 from node.watch.happened import tell_change
@@ -241,15 +242,33 @@ class Follower:
         return changed
 
     def _sum_up(self) -> None:
-        """The promises and the merge."""
-        heard = {name: peer.figures for name, peer in self._peers.items() if peer.there and peer.figures}
-        asked = dict(zip(self._scene.pairs, self._scene.asked, strict=True))
-        tallies = {pair: c.over(KEPT_S) for pair, c in zip(self._scene.pairs, self._counted, strict=True)}
-        if any(tallies.values()) or not self.story.promises:
-            self.story.promises = promise(self._plan, Achieved(heard, asked, tallies))
-        models = max((a.models_merged for a in heard.values()), default=0)
+        """The promises and the merge; what was achieved while peers learnt stands when they have ended."""
+        answers = [peer.figures for peer in self._peers.values() if peer.there and peer.figures]
+        achieved = self._achieved(answers)
+        if achieved.edges or not any(peer.state in "me" for peer in self._peers.values()):
+            self.story.promises = promise(self._plan, achieved)
+        models = max((answer.models_merged for answer in answers), default=0)
         if models:
             self.story.merged = {"accuracy": None, "models": models}
+
+    def _achieved(self, answers: Sequence[Answer]) -> Achieved:
+        unit_s = next((answer.unit_seconds for answer in answers if answer.unit_seconds), None)
+        asked: dict[tuple[str, str], float] = {}
+        edges = []
+        for (a, b), hz, counted in zip(self._scene.pairs, self._scene.asked, self._counted, strict=True):
+            if hz and unit_s:
+                asked[a, b] = hz * unit_s
+                tally = counted.over(KEPT_S)
+                edges += [EdgeRate(a, b, asked[a, b], tally.count, tally.seconds / unit_s)] if tally else []
+        return Achieved(
+            answers[0].algorithm if answers else "",
+            unit_s,
+            asked,
+            edges,
+            "the last minute",
+            [answer.exchange_p99_units for answer in answers if answer.exchange_p99_units is not None],
+            [answer.behind_units / answer.units for answer in answers if answer.units > 0],
+        )
 
     def _moment(self, now_s: float) -> Moment:
         peers = list(self._peers.values())

@@ -40,12 +40,17 @@ def compose_page(title: str = "gradvine", story: str = "null", sections: str = "
     return PLACE.sub(put, (FOLDER / "index.html").read_text(encoding="utf-8"))
 
 
+def read_style() -> str:
+    """The styles of the page alone, for pages that look like it."""
+    return _joined(sorted(FOLDER.glob("*.css")))
+
+
 @cache
 def _parts() -> dict[str, str]:
     """Vendors' files before the page's own, each in the order of their names."""
     vendor = FOLDER / "vendor"
     return {
-        "style": _joined([*sorted(vendor.glob("*.css")), *sorted(FOLDER.glob("*.css"))]),
+        "style": _joined(sorted(vendor.glob("*.css"))) + "\n" + read_style(),
         "vendor": _joined(sorted(vendor.glob("*.js"))),
         "script": _joined(sorted(FOLDER.glob("*.js"))),
     }

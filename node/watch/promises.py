@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from node.keeping_up import BEHIND_MAX, EXPECTED_MIN
-from node.watch.answer import Answer
-from node.watch.counts import Tally, too_few
+from node.testbed.rates import WORTH_A_WORD, EdgeRate, chance, chi1_chi2, slow_edges
 
 if TYPE_CHECKING:
     from topology.plan import Plan
 
-Pair = tuple[str, str]
 NONE = "–"
 
 
@@ -37,32 +35,34 @@ class Achieved:
 
     Parameters
     ----------
-    answers : mapping of str to Answer
-        Of the peers that are there.
-    asked : mapping of (str, str) to float or None
-        Exchanges a second of each edge, as planned.
-    tallies : mapping of (str, str) to Tally or None
-        How often each edge has exchanged, over the latest minute.
+    algorithm : str
+        The run's.
+    unit_s : float or None
+        Seconds of a plan unit.
+    asked : mapping of (str, str) to float
+        Exchanges a unit that each edge is to make, where that is known.
+    edges : sequence of EdgeRate
+        Those of them that have been counted.
+    span : str
+        For how long, in words.
+    exchange_units : sequence of float
+        The 99th percentiles of how long the peers' exchanges take.
+    behind : sequence of float
+        Units a unit by which each peer's local steps are late.
     """
 
-    answers: Mapping[str, Answer]
-    asked: Mapping[Pair, float | None]
-    tallies: Mapping[Pair, Tally | None]
-
-    @property
-    def counted(self) -> list[tuple[Pair, float, Tally]]:
-        """The edges of which both is known."""
-        return [(pair, hz, tally) for pair, hz in self.asked.items() if hz and (tally := self.tallies[pair])]
-
-    @property
-    def unit_s(self) -> float | None:
-        """Seconds of a plan unit."""
-        return next((a.unit_seconds for a in self.answers.values() if a.unit_seconds), None)
+    algorithm: str
+    unit_s: float | None
+    asked: Mapping[tuple[str, str], float]
+    edges: Sequence[EdgeRate]
+    span: str
+    exchange_units: Sequence[float]
+    behind: Sequence[float]
 
     @property
     def bounds(self) -> Bounds:
-        """Of the algorithm that most peers run."""
-        return BOUNDS.get(next((a.algorithm for a in self.answers.values()), ""), Bounds())
+        """What its algorithm stands."""
+        return BOUNDS.get(self.algorithm, Bounds())
 
 
 def promise(plan: Plan | None, achieved: Achieved) -> list[dict[str, Any]]:
@@ -77,60 +77,62 @@ def promise(plan: Plan | None, achieved: Achieved) -> list[dict[str, Any]]:
     ]
 
 
-def row(what: str, asked: str, achieved: str, well: bool | None, hint: str) -> dict[str, Any]:
-    """A promise; ``well`` is None where nobody can tell."""
+def _row(what: str, asked: str, achieved: str, well: bool | None, hint: str) -> dict[str, Any]:
+    """``well`` is None where nobody can tell."""
     return {"what": what, "asked": asked, "achieved": achieved, "well": well, "hint": hint}
 
 
 def _exchanges(achieved: Achieved) -> list[dict[str, Any]]:
-    asked = math.fsum(hz for hz in achieved.asked.values() if hz)
-    if not asked:
+    unit_s, edges = achieved.unit_s, achieved.edges
+    if not achieved.asked or not unit_s:
         return []
-    counted = achieved.counted
-    made = math.fsum(tally.rate_hz for _, _, tally in counted)
-    count = sum(tally.count for _, _, tally in counted)
-    expected = asked * max((tally.seconds for _, _, tally in counted), default=0.0)
-    known = bool(counted)
-    well = not too_few(made / asked * expected, expected) if known and expected >= EXPECTED_MIN else None
-    hint = f"of the whole network, over the last minute: {count}" if known else "of the whole network"
-    return [row("exchanges a second", f"{asked:.3g}", f"{made:.3g}" if known else NONE, well, hint)]
+    asked_hz = math.fsum(achieved.asked.values()) / unit_s
+    if not edges:
+        return [_row("exchanges a second", f"{asked_hz:.3g}", NONE, None, "of the whole network")]
+    made_hz = math.fsum(edge.achieved for edge in edges) / unit_s
+    units = max(edge.units for edge in edges)
+    # What is not counted, since its owner is away, does not take place.
+    whole = EdgeRate("", "", asked_hz * unit_s, round(made_hz * unit_s * units), units)
+    well = not slow_edges([whole]) if whole.expected >= EXPECTED_MIN else None
+    return [_row("exchanges a second", f"{asked_hz:.3g}", f"{made_hz:.3g}", well, f"all edges, over {achieved.span}")]
 
 
 def _slowest(achieved: Achieved) -> list[dict[str, Any]]:
-    judged = [(tally.rate_hz / hz, pair, hz, tally) for pair, hz, tally in achieved.counted]
-    judged = [one for one in judged if one[2] * one[3].seconds >= EXPECTED_MIN]
-    if not judged:
+    judged = [edge for edge in achieved.edges if edge.expected >= EXPECTED_MIN]
+    if not judged or not achieved.unit_s:
         return []
-    share, (a, b), hz, tally = min(judged, key=lambda one: one[0])
-    well = not too_few(tally.count, hz * tally.seconds)
-    return [row("slowest edge", f"{hz:.3g} /s", f"{tally.rate_hz:.3g} /s", well, f"{a} – {b}, {share:.0%} of its rate")]
+    worst = min(judged, key=lambda edge: edge.share)
+    asked, made = (f"{rate / achieved.unit_s:.3g}" for rate in (worst.asked, worst.achieved))
+    hint = f"{worst.a} – {worst.b}: {worst.share:.0%} of its exchanges a second, over {achieved.span}"
+    return [_row("slowest edge", asked, made, not slow_edges(achieved.edges), hint)]
 
 
 def _chis(achieved: Achieved) -> list[dict[str, Any]]:
-    """χ1·χ2 of the rates asked and of those achieved; these are only judged by what chance does not explain."""
-    unit_s, most = achieved.unit_s, achieved.bounds.chi1_chi2_max
-    asked = {pair: hz * unit_s for pair, hz in achieved.asked.items() if hz and unit_s}
-    if not asked or len(asked) < len(achieved.asked) or unit_s is None:
+    """χ1·χ2 of the rates asked and of those achieved; of these, what chance explains is not held against them."""
+    if not achieved.asked or not _scientific():
         return []
-    planned = product_of(tuple(asked.items()))
-    if planned is None:
-        return []
-    made = unlucky = None
-    if len(achieved.counted) == len(asked):
-        made = product_of(tuple((pair, tally.rate_hz * unit_s) for pair, _, tally in achieved.counted))
-        unlucky = product_of(tuple((pair, _unlucky_hz(hz, tally) * unit_s) for pair, hz, tally in achieved.counted))
-    bound = f", at most {most:g} is asked" if most < math.inf else ""
+    most, edges = achieved.bounds.chi1_chi2_max, achieved.edges
+    planned = _product(tuple(achieved.asked.items()))
+    whole = len(edges) == len(achieved.asked)
+    made = chi1_chi2({(edge.a, edge.b): edge.achieved for edge in edges}) if whole else None
     well = None
-    if most < math.inf and made is not None:
-        well = made <= 1.2 * most or (unlucky is not None and made <= unlucky)
-    text = NONE if made is None else f"{made:.3g}"
-    return [row("χ1·χ2", f"{planned:.3g}", text, well, f"of the rates: how slowly all agree{bound}")]
+    if made is not None and most < math.inf:
+        well = made <= WORTH_A_WORD * most or _explained(edges, made)
+    hint = "of the rates: how slowly all agree" + (f"; {most:g} at most" if most < math.inf else "")
+    asked, achieves = (NONE if value is None else f"{value:.3g}" for value in (planned, made))
+    return [_row("χ1·χ2", asked, achieves, well, hint)]
 
 
-def _unlucky_hz(asked_hz: float, tally: Tally) -> float:
-    """The least that chance alone makes of a rate, but for three cases in a thousand."""
-    expected = asked_hz * tally.seconds
-    return max(0.0, expected - 3 * math.sqrt(expected)) / tally.seconds
+@cache
+def _product(rates: tuple[tuple[tuple[str, str], float], ...]) -> float | None:
+    return chi1_chi2(dict(rates))
+
+
+def _explained(edges: Sequence[EdgeRate], made: float) -> bool:
+    """Whether chance at its worst on every edge does as much harm."""
+    z = chance(edges)
+    unlucky = chi1_chi2({(e.a, e.b): max(0.0, e.expected - z * math.sqrt(e.expected)) / e.units for e in edges})
+    return unlucky is None or made <= unlucky
 
 
 @cache
@@ -143,39 +145,29 @@ def _scientific() -> bool:
     return True
 
 
-def product_of(rates: tuple[tuple[Pair, float], ...]) -> float | None:
-    """χ1·χ2 of rates; None where those above 0 do not connect the graph, or the planner's packages are not there."""
-    if not _scientific():
-        return None
-    from node.testbed.rates import chi1_chi2
-
-    return chi1_chi2(dict(rates))
-
-
 def _exchange_time(achieved: Achieved) -> list[dict[str, Any]]:
-    times = [a.exchange_p99_units for a in achieved.answers.values() if a.exchange_p99_units is not None]
-    if not times:
+    if not achieved.exchange_units:
         return []
-    most = achieved.bounds.exchange_units_max
-    well = max(times) <= most if most < math.inf else None
-    asked = f"≤ {most:g} units" if most < math.inf else NONE
-    return [row("exchange time, p99", asked, f"{max(times):.2g} units", well, "of the peer with the longest")]
+    most, longest = achieved.bounds.exchange_units_max, max(achieved.exchange_units)
+    bounded = most < math.inf
+    asked = f"≤ {most:g}" if bounded else NONE
+    hint = "units, of the peer with the longest"
+    return [_row("exchange time, p99", asked, f"{longest:.2g}", longest <= most if bounded else None, hint)]
 
 
 def _behind(achieved: Achieved) -> list[dict[str, Any]]:
-    shares = [a.behind_units / a.units for a in achieved.answers.values() if a.units > 0]
-    if not shares:
+    if not achieved.behind:
         return []
-    worst = max(shares)
-    hint = "units a unit by which local steps are late, at the peer that is latest"
-    return [row("local steps behind", f"≤ {BEHIND_MAX:g}", f"{worst:.2g}", worst <= BEHIND_MAX, hint)]
+    worst = max(achieved.behind)
+    hint = "units a unit by which the local steps of the slowest peer are late"
+    return [_row("local steps behind", f"≤ {BEHIND_MAX:g}", f"{worst:.2g}", worst <= BEHIND_MAX, hint)]
 
 
 def _gap(plan: Plan | None) -> list[dict[str, Any]]:
     if plan is None or not _scientific():
         return []
     hint = "part of disagreement that one round of the plan's weights removes"
-    return [row("spectral gap", f"{_spectral_gap(plan):.3g}", NONE, None, hint)]
+    return [_row("spectral gap", f"{_spectral_gap(plan):.3g}", NONE, None, hint)]
 
 
 @cache

@@ -33,6 +33,7 @@ class Scene:
         self.position: dict[str, int] = {node["name"]: k for k, node in enumerate(self.nodes)}
         self.pairs: list[tuple[str, str]] = [(edge.a, edge.b) for edge in plan.edges] if plan else []
         self.asked: list[float | None] = [None] * len(self.pairs)
+        self._joined = set(self.pairs)
         self._planned = plan is not None
 
     @property
@@ -48,15 +49,17 @@ class Scene:
         """Take in who and what edges are heard of; whether anything is new."""
         before = (len(self.nodes), len(self.pairs), tuple(self.asked))
         for name, answer in heard.items():
-            self._append(name)
-            for other in answer.peers:
-                self._append(other)
+            for each in (name, *answer.peers):
+                self.append(each)
         if not self._planned:
-            self._join(heard)
+            for name, answer in heard.items():
+                for other in answer.peers if answer.algorithm not in OPEN else ():
+                    self.join(name, other)
         self._ask(heard)
         return before != (len(self.nodes), len(self.pairs), tuple(self.asked))
 
-    def _append(self, name: str) -> None:
+    def append(self, name: str) -> None:
+        """One more peer, if there is room and it is not there yet."""
         if name in self.position or len(self.nodes) >= NODES_MAX:
             return
         self.position[name] = len(self.nodes)
@@ -67,14 +70,12 @@ class Scene:
             for k, node in enumerate(self.nodes):
                 node |= _on_circle(2 * math.pi * k / len(self.nodes))
 
-    def _join(self, heard: Mapping[str, Answer]) -> None:
-        known = {frozenset(pair) for pair in self.pairs}
-        for name, answer in heard.items():
-            for other in answer.peers if answer.algorithm not in OPEN and name in self.position else ():
-                if other in self.position and other != name and frozenset((name, other)) not in known:
-                    known.add(frozenset((name, other)))
-                    self.pairs.append((name, other))
-                    self.asked.append(None)
+    def join(self, a: str, b: str) -> None:
+        """One more edge between two that are there, if it is not there yet."""
+        if a in self.position and b in self.position and a != b and not {(a, b), (b, a)} & self._joined:
+            self._joined.add((a, b))
+            self.pairs.append((a, b))
+            self.asked.append(None)
 
     def _ask(self, heard: Mapping[str, Answer]) -> None:
         """Learn how often edges are to exchange, from the first end that knows it."""
