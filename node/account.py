@@ -69,6 +69,7 @@ class Account:
             phase=phase,
             units=units,
             seconds=peer.clock.seconds,
+            seconds_left=self._seconds_left,
             unit_seconds=unit_s,
             round=int(counters["rounds"]) if "rounds" in counters else None,
             loss=figures.loss,
@@ -100,6 +101,13 @@ class Account:
     def _models_merged(self) -> int:
         algorithm = self._peer.algorithm
         return len(algorithm.members) if isinstance(algorithm, FinalMerge) and algorithm.merged is not None else 0
+
+    @property
+    def _seconds_left(self) -> float:
+        """Until the peer stops learning; infinite where rounds or an operator end the run."""
+        manner, clock = self._peer.manner, self._peer.clock
+        steps_left = manner.steps - self._peer.figures.gradients
+        return max(0.0, min(manner.duration_s - clock.seconds, steps_left * clock.unit_s))
 
     @property
     def _learnt(self) -> tuple[float, float]:

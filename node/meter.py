@@ -62,6 +62,8 @@ class Status:
         ``"waiting"`` for neighbours, ``"learning"``, ``"merging"`` all models at the end, ``"draining"``.
     units, seconds : float
         How long the run has lasted, over all lives.
+    seconds_left : float
+        Until the peer stops learning; infinite where its length is not known.
     unit_seconds : float
         Seconds of one unit; NaN while the peers have not agreed on it.
     round : int or None
@@ -91,6 +93,7 @@ class Status:
     phase: str = "waiting"
     units: float = 0.0
     seconds: float = 0.0
+    seconds_left: float = math.inf
     unit_seconds: float = math.nan
     round: int | None = None
     loss: float = math.nan
@@ -192,6 +195,7 @@ class Meter(Collector):
             ("accuracy_ratio", "on the test data", now.accuracy),
             ("distance", "from the optimum of a convex task", now.distance),
             ("unit_seconds", "seconds of one plan unit", now.unit_seconds),
+            ("seconds_left", "until the peer stops learning; +Inf where that is not known", now.seconds_left),
             ("behind_units", "by how much local steps took longer than planned", now.behind_units),
             ("exchange_p99_units", "99th percentile of how long exchanges took of late", now.exchange_p99_units),
             ("models_merged", "peers whose models are in the final merge; 0 before it", now.models_merged),

@@ -124,6 +124,7 @@ def test_whatever_alerts_need_is_a_number_from_the_start(meter, clock, address):
         0,
         0,
     )
+    assert found["gradvine_seconds_left",] == math.inf
     assert found["process_resident_memory_bytes",] > 2**20
     clock.now += 7
     meter.show(replace(STATUS, phase="merging", ready=False, peers={"n1": PeerStatus("suspect")}))
