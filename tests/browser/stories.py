@@ -105,7 +105,9 @@ class Run:
     def events(self, seconds: float) -> list[dict[str, Any]]:
         """What has happened until then."""
         told = [(0.4 + 0.01 * k, "joined", f"n{k}", f"n{k} answers") for k in range(self.n)]
-        told += [(1.2 + 0.01 * k, "learning", f"n{k}", f"n{k} has found its neighbours and learns") for k in range(self.n)]
+        told += [
+            (1.2 + 0.01 * k, "learning", f"n{k}", f"n{k} has found its neighbours and learns") for k in range(self.n)
+        ]
         told += [
             (self.gone[0] - 2, "suspect", "n3", "n1 doubts n3"),
             (self.gone[0], "gone", "n3", "n3 does not answer any more"),
@@ -113,14 +115,22 @@ class Run:
         ]
         a, b = self.pairs[-1]
         told.append((34.0, "slow", f"n{a}", f"n{a} – n{b} keeps 35 % of its rate"))
-        events = [{"t": four(t), "kind": kind, "peer": peer, "text": text} for t, kind, peer, text in told if t <= seconds]
+        events = [
+            {"t": four(t), "kind": kind, "peer": peer, "text": text} for t, kind, peer, text in told if t <= seconds
+        ]
         return sorted(events, key=lambda event: event["t"])
 
     def promises(self, frame: dict[str, Any]) -> list[dict[str, Any]]:
         """What the plan promised, and how it is kept."""
         slowest = f"{min(v / r for v, r in zip(frame['achieved'], self.asked, strict=True)):.0%}"
         rows = [
-            ("exchanges a second", f"{self.asked.sum():.3g}", f"{sum(frame['achieved']):.3g}", True, "of the whole network"),
+            (
+                "exchanges a second",
+                f"{self.asked.sum():.3g}",
+                f"{sum(frame['achieved']):.3g}",
+                True,
+                "of the whole network",
+            ),
             ("slowest edge", "80 %", slowest.replace("%", " %"), False, "of its rate"),
             ("χ1·χ2 of the rates", "0.31", "0.33", True, "at most ½"),
             ("exchange time, 99 %", "0.5 units", "0.12 units", True, ""),
