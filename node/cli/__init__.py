@@ -11,6 +11,7 @@ import typer
 
 from node.cli.certs import certs
 from node.cli.compare import compare
+from node.cli.compose import compose
 from node.cli.data import data
 from node.cli.finish import finish
 from node.cli.plan import plan
@@ -25,7 +26,22 @@ from node.cli.watch import watch
 from node.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for command in (plan, show, compare, data, certs, run, testbed, simulate, status, watch, finish, report, version):
+for command in (
+    plan,
+    show,
+    compare,
+    compose,
+    data,
+    certs,
+    run,
+    testbed,
+    simulate,
+    status,
+    watch,
+    finish,
+    report,
+    version,
+):
     app.command()(command)
 
 

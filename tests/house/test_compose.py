@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 from node.config import duration_s
 from node.daemon import STOP_S
 
 ROOT = Path(__file__).parents[2]
-PEERS = ("n0", "n1", "n2", "n3")
+PEERS = tuple(f"n{k}" for k in range(8))
+NUMBER = re.compile(r"\d+\.\d+(?:e-?\d+)?")
+VARYING = re.compile(r'"seconds": [^,]*|sha256:[0-9a-f]*')
+"""How long the solver took, and the hash of what it found to the last digit."""
 
 
 @pytest.fixture(scope="module")
@@ -28,58 +33,89 @@ def image() -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def test_the_file_has_no_version_and_one_peer_is_like_another(compose: dict[str, Any]) -> None:
+def gaps_and_numbers(text: str) -> tuple[list[str], list[float]]:
+    text = VARYING.sub("", text)
+    return NUMBER.split(text), [float(number) for number in NUMBER.findall(text)]
+
+
+def test_the_file_is_what_gradvine_compose_writes() -> None:
+    """But for the last digits of the plan's rates, which differ between machines."""
+    from node.cli.compose import compose as command
+
+    app = typer.Typer()
+    app.command()(command)
+    made = CliRunner().invoke(app, ["--output", "-"]).stdout
+    there = (ROOT / "docker-compose.yml").read_text()
+    head = re.compile(r"Made by: .*")  # here, by the test's command line
+    (gaps, numbers), (made_gaps, made_numbers) = (gaps_and_numbers(head.sub("", text)) for text in (there, made))
+    assert head.search(there)[0] == "Made by: gradvine compose"
+    assert gaps == made_gaps, "write it anew: gradvine compose"
+    assert numbers == pytest.approx(made_numbers, rel=1e-6, abs=1e-6)
+
+
+def test_numbers_and_what_is_between_them_are_told_apart() -> None:
+    text = 'image: x\n{"rate": 0.25, "gap": 1e-7, "seconds": 0.1, "digest": "sha256:ab0"} 1.5e-06'
+    assert gaps_and_numbers(text) == (['image: x\n{"rate": ', ', "gap": 1e-7, , "digest": ""} ', ""], [0.25, 1.5e-06])
+
+
+def test_every_service_is_a_peer_of_the_plan_or_a_known_one(compose: dict[str, Any]) -> None:
+    known = {"certs", "data", "links", "watch", "report", "finish", "prometheus"}
+    assert set(compose["services"]) == {*PEERS, *known}
     assert "version" not in compose
     for name in PEERS:
         own = {key: value for key, value in compose["services"][name].items() if key not in compose["x-peer"]}
         assert own == {"command": [f"--name={name}"], "volumes": [f"{name}:/peer", "record:/record"]}
 
 
-def test_every_service_is_a_peer_of_the_plan_or_runs_once(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*PEERS, "prepare", "report"}
-    (script,) = compose["services"]["prepare"]["command"]
-    assert f"--nodes {len(PEERS)} --named-hosts" in script
-    assert f"gradvine data digits --nodes {len(PEERS)}" in script
-    assert f"for peer in {' '.join(PEERS)}; do" in script
-
-
 def test_whoever_waits_waits_for_services_that_there_are(compose: dict[str, Any]) -> None:
-    waits = {name: set(service.get("depends_on", {})) for name, service in compose["services"].items()}
-    assert waits == {"prepare": set(), "report": set(PEERS)} | {name: {"prepare"} for name in PEERS}
-    conditions = [c["condition"] for s in compose["services"].values() for c in s.get("depends_on", {}).values()]
-    assert set(conditions) == {"service_completed_successfully"}  # which 1.29 knows too
+    waits = {name: dict(service.get("depends_on", {})) for name, service in compose["services"].items()}
+    done = {"certs": set(), "data": {"certs"}, "finish": set(), "report": set(PEERS)}
+    done |= {name: {"data"} for name in ("links", "watch", "prometheus", *PEERS)}
+    started = {name: others.pop("links") for name, others in waits.items() if "links" in others}
+    assert started == {name: {"condition": "service_started"} for name in PEERS}
+    assert {name: set(others) for name, others in waits.items()} == done
+    assert {others[name]["condition"] for others in waits.values() for name in others} == {
+        "service_completed_successfully"  # which 1.29 knows too
+    }
 
 
-def test_every_volume_is_declared_and_used(compose: dict[str, Any]) -> None:
-    mounted = {v.split(":")[0] for service in compose["services"].values() for v in service["volumes"]}
-    assert mounted - {"./runs"} == set(compose["volumes"])
-
-
-def test_keys_are_in_their_own_peers_volume_only_and_never_in_the_environment(compose: dict[str, Any]) -> None:
-    (script,) = compose["services"]["prepare"]["command"]
-    assert re.findall(r"^.*\bcerts\b.*$", script, re.MULTILINE) == [
-        "gradvine certs --plan plan.json -o certs",
-        "  cp -r certs/$$peer /peers/$$peer/certs",
+def test_nothing_is_open_to_other_machines(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert sorted(re.sub(r"\$\{\w+:-(\d+)\}", r"\1", port) for port in ports) == [
+        "127.0.0.1:9090:9090",
+        "127.0.0.1:9600:9600",
     ]
-    assert all("environment" not in service for service in compose["services"].values())
 
 
-def test_peers_run_without_rights_and_have_time_to_drain(compose: dict[str, Any], image: list[str]) -> None:
-    peer = compose["x-peer"]
-    assert duration_s(peer["stop_grace_period"]) > STOP_S
-    assert peer["init"] is True
-    assert peer["read_only"] is True
-    assert peer["cap_drop"] == ["ALL"]
-    assert "user" not in peer
+def test_only_what_fills_volumes_is_root_and_it_has_no_network(compose: dict[str, Any], image: list[str]) -> None:
+    for name, service in compose["services"].items():
+        if name == "prometheus":
+            continue
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if "user" in service:
+            assert name in ("certs", "data", "report")
+            assert service["network_mode"] == "none"
+            assert service["cap_add"] == ["CHOWN", "DAC_OVERRIDE"]
+        else:
+            assert service["read_only"] is True, name
     (user,) = [line for line in image if line.startswith("USER")]
     assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", user)
 
 
+def test_peers_have_time_to_drain(compose: dict[str, Any]) -> None:
+    peer = compose["x-peer"]
+    assert duration_s(peer["stop_grace_period"]) > STOP_S
+    assert peer["init"] is True
+
+
 def test_the_image_is_plain(image: list[str]) -> None:
-    assert image[0] == "FROM python:3.11-slim"
+    assert image[0] == "FROM python:3.11-slim AS build"
+    assert [line for line in image if line.startswith("FROM")][1:] == ["FROM python:3.11-slim"]
     assert not [line for line in image if re.search(r"\b(apt|apt-get|useradd|curl)\b", line)]
     copied = [line.split()[1] for line in image if line.startswith("COPY")]
     assert copied[0] == "constraints.txt"  # the dearest layer depends on nothing else
+    assert copied[-1] == "--from=build"  # and the last stage has nothing but what was installed
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:
@@ -92,16 +128,21 @@ def test_what_the_image_copies_is_not_ignored() -> None:
     assert packages - {"benchmarks"} <= set(kept)
 
 
-def flags_of(peer: Any) -> list[str]:
-    """The flags of ``gradvine run`` that all peers have."""
-    return [word.split("=")[0] for word in peer["entrypoint"] if word.startswith("--")]
+def command_lines(compose: dict[str, Any]) -> list[list[str]]:
+    """What services run and check: commands as words, or lines of a script."""
+    services = [*compose["services"].values(), compose["x-peer"]]
+    words = [service["entrypoint"] for service in services if "entrypoint" in service]
+    words += [service["healthcheck"]["test"][1:] for service in services if "healthcheck" in service]
+    scripts = [line.split() for each in words if each[0] == "sh" for line in each[2].splitlines()]
+    return [line[line.index("gradvine") :] for line in words + scripts if "gradvine" in line]
 
 
-def test_the_flags_of_run_exist(compose: dict[str, Any]) -> None:
-    import typer
-
+def test_commands_and_flags_exist(compose: dict[str, Any]) -> None:
     from node.cli import app
 
-    run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
-    known = {option for parameter in run.params for option in parameter.opts}
-    assert {*flags_of(compose["x-peer"]), "--name"} <= known
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    lines = command_lines(compose)
+    assert {line[1] for line in lines} == {"certs", "run", "links", "watch", "report", "finish", "status"}
+    for line in lines:
+        known = {option for parameter in commands[line[1]].params for option in parameter.opts}
+        assert {word.split("=")[0] for word in line if word.startswith("--")} <= known, line

@@ -1,0 +1,130 @@
+"""Fills the volumes of peers in containers, once: ``python -m node.deploy.volumes SETTINGS PLAN...``.
+
+Theory of operation
+-------------------
+The service ``data`` of a compose file is this program. Its arguments are the text of a configuration file and that of
+a plan, the latter in parts. It opens the run as a testbed does, so that what can't run is refused here, once and in
+one sentence, and then hands out: to each peer plan, settings, test data and its own shard, to the record all that it
+takes to judge the peers' models. ``GRADVINE_*`` in the environment wins over the settings.
+
+Invariant
+---------
+A peer's volume holds no other peer's shard. Volumes that were filled keep their data: another plan or other data than
+theirs are refused, other settings are handed out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from node.config import load_config
+from node.deploy.observe import write_prometheus
+from node.errors import StorageError, TaskError, UserError
+from node.testbed.experiment import Experiment, open_experiment
+from topology.plan import Plan, PlanError, load_plan, plan_from_json
+
+PEERS, RECORD, PROMETHEUS = Path("/peers"), Path("/record"), Path("/prometheus")
+OWNER = 10001
+"""The user that peers run as."""
+
+REPORTED = "reported"
+"""In the record once a report is made; the proxy between peers then ends."""
+
+DESCRIBED = ("task", "options", "partition", "alpha", "seed", "dtype")
+"""What of a data set's description a setting can change."""
+
+
+def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
+    """Hand out what peers and record need; what was done, as a sentence.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        A run that was opened in a folder of its own.
+    peers : Path
+        Holds a folder for each peer.
+    record : Path
+        The folder of the run's record.
+
+    Raises
+    ------
+    StorageError
+        When the volumes hold another plan or other data.
+    """
+    opened, names = experiment.run_dir, [node.name for node in experiment.plan.nodes]
+    filled = (record / "plan.json").exists()
+    (record / REPORTED).unlink(missing_ok=True)
+    if filled:
+        _check_same(experiment, record)
+    for folder, shards in {record: [], **{peers / name: [name] for name in names}}.items():
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        files = [f"data/{shard}.safetensors" for shard in [*shards, "test"]] + ["data/task.json"]
+        for file in [*([] if filled else files), "config.toml"]:
+            _replace(opened / file, folder / file)
+    for folder in [*(peers / name for name in names), record]:  # with a plan, the record says that all is there
+        _replace(opened / "plan.json", folder / "plan.json")
+    return "settings renewed; plan and data are as they were" if filled else f"plan and data for {len(names)} peers"
+
+
+def _check_same(experiment: Experiment, record: Path) -> None:
+    kept, given = (json.loads((folder / "data" / "task.json").read_text()) for folder in (record, experiment.run_dir))
+    if changed := [key for key in DESCRIBED if kept[key] != given[key]] or [
+        key for key in kept if kept[key] != given[key]
+    ]:
+        key = changed[0]
+        raise StorageError(
+            f"these volumes hold the data of a run with {key} {kept[key]}, not {given[key]}: "
+            "begin anew with docker compose down --volumes."
+        )
+    if load_plan(record / "plan.json").digest != experiment.plan.digest:
+        raise StorageError("these volumes are of another plan: begin anew with docker compose down --volumes.")
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Copy a file so that a peer that starts meanwhile reads the old or the new one."""
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.copyfile(source, fresh)
+    fresh.replace(target)
+
+
+def _open(settings: str, plan: Plan, folder: Path) -> Experiment:
+    file = folder / "settings.toml"
+    file.write_text(settings)
+    config = load_config({}, file)
+    experiment = open_experiment(plan, config, folder / "run")
+    if experiment.reference:
+        raise TaskError(f"{config.algorithm} exists in virtual time only: choose another algorithm for containers.")
+    return experiment
+
+
+def _give_away(folders: list[Path]) -> None:
+    """Let the peers own what is in their volumes."""
+    for folder in folders:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, OWNER, OWNER)
+
+
+def main() -> None:
+    """Fill the volumes that are mounted; a user's mistake is one sentence on stderr and an exit code."""
+    settings, *parts = sys.argv[1:]
+    try:
+        plan = plan_from_json("".join(parts))
+        with tempfile.TemporaryDirectory() as folder:
+            done = fill_volumes(_open(settings, plan, Path(folder)), PEERS, RECORD)
+        write_prometheus(plan, PROMETHEUS)
+        _give_away([RECORD, *(PEERS / node.name for node in plan.nodes)])
+    except PlanError as error:
+        sys.exit(f"gradvine: the plan can't be used: {error}")
+    except UserError as error:
+        print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    print(done)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
