@@ -33,17 +33,21 @@ def testbed(
     out: Annotated[
         Path | None, typer.Option(help="folder of the run record", show_default="a new one in runs/")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="serve a page on which the run can be followed")] = False,
+    http: Annotated[str, typer.Option(metavar="HOST:PORT", help="where that page is served")] = "127.0.0.1:9600",
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead of a table")] = False,
 ) -> None:
     """Run a whole network of real daemons on this machine, one process a peer."""
     import logging
     import signal
+    from contextlib import nullcontext
 
     from rich.console import Console
     from rich.logging import RichHandler
 
     from node.testbed.experiment import choose_plan, open_experiment
     from node.testbed.testbed import place_here, run_testbed
+    from node.watch.watch import watched
 
     console = Console(stderr=True)
     above_table = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
@@ -51,9 +55,11 @@ def testbed(
     logging.basicConfig(format="%(message)s", level=settings.log_level.upper(), handlers=[handler])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     here = place_here(choose_plan(plan, topology, nodes, degree, settings.seed))
-    experiment = open_experiment(here, settings, out, data)
-    typer.echo(f"{len(experiment.plan.nodes)} peers, record in {experiment.run_dir}", err=True)
-    summary = run_testbed(experiment, console=console, insecure=insecure)
+    with watched(here, http) if watch else nullcontext() as url:
+        experiment = open_experiment(here, settings, out, data)
+        at = f", to be watched at {url}" if url else ""
+        typer.echo(f"{len(here.nodes)} peers, record in {experiment.run_dir}{at}", err=True)
+        summary = run_testbed(experiment, console=console, insecure=insecure)
     if json_:
         typer.echo(json.dumps(summary))
         return

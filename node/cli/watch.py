@@ -58,17 +58,15 @@ def watch(
     plan, addresses = _read(given)
     follower = Watch(addresses, plan, every_s)
     code = 0
-    with serve(http, compose_page(), follower.audience, allow_host or ()) as port:
 
-        def stop(number: int, _: Any) -> None:
-            nonlocal code
-            code = INTERRUPTED if number == signal.SIGINT else 0
-            follower.stopped.set()
+    def stop(number: int, _: Any) -> None:
+        nonlocal code
+        code = INTERRUPTED if number == signal.SIGINT else 0
+        follower.stopped.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-        host = http.rpartition(":")[0]
-        url = f"http://{'localhost' if host in ('0.0.0.0', '[::]', '') else host}:{port}"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with serve(http, compose_page(), follower.audience, allow_host or ()) as url:
         typer.echo(f"{len(addresses)} peers at {url}", err=True)
         if open_:
             typer.launch(url)

@@ -41,6 +41,7 @@ class Answer:
     phase: str
     seconds: float
     units: float
+    seconds_left: float | None
     unit_seconds: float | None
     round: int | None
     loss: float | None
@@ -76,6 +77,7 @@ def read_answer(data: bytes) -> Answer:
         phase=_one_of(value.get("phase"), PHASES),
         seconds=_positive(value, "seconds"),
         units=_positive(value, "units"),
+        seconds_left=_number(value, "seconds_left"),
         unit_seconds=_number(value, "unit_seconds"),
         round=_count(value, "round"),
         loss=_number(value, "loss"),

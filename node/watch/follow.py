@@ -1,8 +1,9 @@
 """Makes the story of a run that goes on out of what its peers answer, second by second.
 
 Peers are only ever asked; that nobody watches, or somebody does, is all the same to them. A peer that does not answer
-any more had ended if it was merging or draining when it was last heard of, and is gone if not. Where a run ends without
-a merge nothing tells its peers' end from their death: that they fall silent together is taken for the end.
+any more had ended if it was merging, draining or at the end of its time when it was last heard of, and is gone if not.
+Where rounds end a run without a merge nothing tells its peers' end from their death: that they fall silent together is
+taken for the end.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ AHEAD_S = 2.0
 """The story's clock follows the peers' when these are so far ahead."""
 OVER_S = 15.0
 """When nobody has answered for so long, the run is over."""
+TOGETHER_S = 10.0
 WORSE = "asg"
 
 
@@ -67,13 +69,15 @@ class Follower:
         size = f"{len(names)} peers" if plan else f"{len(self._keys)} addresses"
         self.story = Story(size, live=True, nodes=self._scene.nodes, edges=self._scene.edges)
 
-    def take(self, answers: Mapping[str, Answer], now_s: float) -> News:
+    def take(self, answers: Mapping[str, Answer], now_s: float, concluded: bool = False) -> News:
         """Take in what everybody has answered at a moment, by keys; whoever is missing has not.
 
         Parameters
         ----------
         now_s : float
             Seconds of the watcher's own clock.
+        concluded : bool
+            Whether somebody knows that the run is over, so that nobody need be silent for a while before that is said.
         """
         heard = self._by_name(answers)
         if self.story.over and any(a.phase == "learning" and a.seconds < self._t - OVER_S for a in heard.values()):
@@ -94,7 +98,7 @@ class Follower:
             for told in tell_change(self._t, name, *before[name], peer, doubts.get(name, ("", ""))[1])
         ]
         self._count()
-        events += self._say_slow() + self._end(now_s, events)
+        events += self._say_slow() + self._end(now_s, events, concluded)
         whole |= self._describe()
         self.story.tell(events)
         self._sum_up()
@@ -197,28 +201,27 @@ class Follower:
 
     # ------------------------------------------------------------------------------------------- what is told
 
-    def _end(self, now_s: float, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _end(self, now_s: float, events: list[dict[str, Any]], concluded: bool) -> list[dict[str, Any]]:
         """Whether the run is over; the peers that fell silent together at its end have ended."""
-        for one in events:
-            if one["kind"] == "gone":
-                self._gone_s[one["peer"]] = now_s
-        was, self.story.over = self.story.over, False
-        there = [peer for peer in self._peers.values() if peer.state != "n"]
-        if not there or any(peer.state not in AWAY for peer in there):
-            return []
-        silent = now_s - self._heard_s >= OVER_S
-        if not (silent or all(peer.state == "e" for peer in there)):
+        self._gone_s |= {one["peer"]: now_s for one in events if one["kind"] == "gone"}
+        there = {name: peer for name, peer in self._peers.items() if peer.state != "n"}
+        over = bool(there) and all(peer.state in AWAY for peer in there.values())
+        over = over and (now_s - self._heard_s >= OVER_S or all(peer.state == "e" for peer in there.values()))
+        if concluded:
+            over = True
+            for peer in there.values():
+                peer.state = "g" if peer.state == "g" else "e"
+        if not over or self.story.over:
+            self.story.over = over
             return []
         self.story.over = True
-        if was:
-            return []
-        last_s = max(self._gone_s.values(), default=now_s)
-        together = [name for name, at_s in self._gone_s.items() if last_s - at_s <= OVER_S]
-        if any(peer.state == "e" for peer in there) or 2 * len(together) < len(there) or len(together) < 2:
-            return [event(self._t, "over", "", "the run is over")]
-        for name in together:
-            self._peers[name].state = "e"
-        return [event(self._t, "over", "", "no peer answers any more: the run is over")]
+        gone = [name for name, peer in there.items() if peer.state == "g"]
+        last_s = max((self._gone_s[name] for name in gone), default=now_s)
+        together = [name for name in gone if last_s - self._gone_s[name] <= TOGETHER_S]
+        if len(together) >= 2 and 2 * len(together) > len(there):
+            for name in together:
+                self._peers[name].state = "e"
+        return [event(self._t, "over", "", "the run is over")]
 
     def _describe(self) -> bool:
         """Title and facts, as soon as they are known; whether they have changed."""
@@ -258,7 +261,7 @@ class Follower:
         for (a, b), hz, counted in zip(self._scene.pairs, self._scene.asked, self._counted, strict=True):
             if hz and unit_s:
                 asked[a, b] = hz * unit_s
-                tally = counted.over(KEPT_S)
+                tally = counted.over(KEPT_S) if self._peers[b].there else None
                 edges += [EdgeRate(a, b, asked[a, b], tally.count, tally.seconds / unit_s)] if tally else []
         return Achieved(
             answers[0].algorithm if answers else "",

@@ -12,6 +12,9 @@ SILENCE_S = 2.0
 """A peer that has missed two questions, and was not heard of for as long, does not answer any more."""
 
 LETTERS: Mapping[str, str] = {"waiting": "w", "learning": "l", "merging": "m", "draining": "d"}
+END_S = 3.0
+"""A peer that had no more to learn than this when it was last heard of has ended when it is silent."""
+
 AWAY = "neg"
 """Not there yet, ended, gone."""
 
@@ -60,7 +63,10 @@ class Known:
     def ended(self) -> bool:
         """Whether it was about to end when it was last heard of."""
         last = self.answer
-        return last is not None and (last.phase in ("merging", "draining") or last.models_merged > 0)
+        if last is None:
+            return False
+        nearly = last.phase == "learning" and last.seconds_left is not None and last.seconds_left <= END_S
+        return nearly or last.phase in ("merging", "draining") or last.models_merged > 0
 
     @property
     def there(self) -> bool:

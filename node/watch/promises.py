@@ -88,13 +88,13 @@ def _exchanges(achieved: Achieved) -> list[dict[str, Any]]:
         return []
     asked_hz = math.fsum(achieved.asked.values()) / unit_s
     if not edges:
-        return [_row("exchanges a second", f"{asked_hz:.3g}", NONE, None, "of the whole network")]
+        return [_row("exchanges a second", f"{asked_hz:.4g}", NONE, None, "of the whole network")]
     made_hz = math.fsum(edge.achieved for edge in edges) / unit_s
     units = max(edge.units for edge in edges)
     # What is not counted, since its owner is away, does not take place.
     whole = EdgeRate("", "", asked_hz * unit_s, round(made_hz * unit_s * units), units)
     well = not slow_edges([whole]) if whole.expected >= EXPECTED_MIN else None
-    return [_row("exchanges a second", f"{asked_hz:.3g}", f"{made_hz:.3g}", well, f"all edges, over {achieved.span}")]
+    return [_row("exchanges a second", f"{asked_hz:.4g}", f"{made_hz:.4g}", well, f"all edges, over {achieved.span}")]
 
 
 def _slowest(achieved: Achieved) -> list[dict[str, Any]]:

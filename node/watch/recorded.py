@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from node.testbed.experiment import REFERENCES
 from node.testbed.rates import asked_rates
 from node.testbed.record import read_events
 from node.watch.promises import Achieved, promise
 from node.watch.scene import Scene
-from node.watch.story import PER_EDGE, PER_PEER, Kind, Moment, Number, Story, event, thin
+from node.watch.story import PER_EDGE, PER_PEER, Kind, Moment, Number, Story, event, rounded, thin
 
 if TYPE_CHECKING:
     from node.testbed.runs import Run
@@ -94,16 +95,18 @@ def recorded_story(run: Run) -> Story:
         story.add(_moment(scene, courses, end, over=True))
         story.frames = thin(story.frames, most)
     story.tell(sorted(events, key=lambda one: one["t"]))
-    story.promises = promise(run.plan, _achieved(run, unit_s))
+    story.promises = promise(run.plan if scene.pairs else None, _achieved(run, unit_s))
     merged = run.summary.get("merged")
     if merged:
-        story.merged = {"accuracy": run.summary["merged_accuracy"], "models": merged["members"]}
+        story.merged = {"accuracy": rounded(run.summary["merged_accuracy"]), "models": merged["members"]}
     return story
 
 
 def _scene(run: Run) -> Scene:
     """The plan's; without one, whoever has reported, with an edge between those that have exchanged."""
     scene = Scene(run.plan)
+    if run.summary["algorithm"] in REFERENCES:  # whose peers are alone
+        scene = scene.without_edges()
     for name in sorted(run.lines, key=lambda name: (len(name), name)):
         scene.append(name)
     if run.plan is None:

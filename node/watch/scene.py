@@ -45,6 +45,12 @@ class Scene:
             for (a, b), asked in zip(self.pairs, self.asked, strict=True)
         ]
 
+    def without_edges(self) -> Scene:
+        """The same peers in the same places, alone."""
+        alone = Scene()
+        alone.nodes, alone.position = self.nodes, self.position
+        return alone
+
     def meet(self, heard: Mapping[str, Answer]) -> bool:
         """Take in who and what edges are heard of; whether anything is new."""
         before = (len(self.nodes), len(self.pairs), tuple(self.asked))

@@ -34,6 +34,7 @@ BACKLOG_MAX = 32
 """Messages that may wait for a viewer."""
 PATIENCE_S = 5.0
 STILL_HERE_S = 15.0
+FAREWELL_S = 1.0
 END = None
 
 
@@ -49,7 +50,7 @@ class Audience:
     def __init__(self, story: Callable[[], str]) -> None:
         self._story = story
         self._viewers: dict[queue.Queue[bytes | None], socket.socket] = {}
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
         """Held while the story changes, so that no viewer misses a part of it."""
 
     def __len__(self) -> int:
@@ -69,6 +70,7 @@ class Audience:
         """One less."""
         with self.lock:
             self._viewers.pop(waiting, None)
+            self.lock.notify_all()
 
     def tell(self, name: str, text: str) -> None:
         """A message to all, while the lock is held; who does not keep up is hung up on."""
@@ -81,13 +83,14 @@ class Audience:
                 _hang_up(connection)
 
     def dismiss(self) -> None:
-        """The stream is over for all, when they have read what waits for them."""
+        """The stream is over for all, when they have read what waits for them; they have a moment for that."""
         with self.lock:
             for waiting, connection in self._viewers.items():
                 try:
                     waiting.put_nowait(END)
                 except queue.Full:
                     _hang_up(connection)
+            self.lock.wait_for(lambda: not self._viewers, FAREWELL_S)
 
 
 def _message(name: str, text: str) -> bytes:
@@ -208,8 +211,8 @@ def _next(waiting: queue.Queue[bytes | None]) -> bytes | None:
 
 
 @contextmanager
-def serve(address: str, page: str, audience: Audience, allowed: Collection[str] = ()) -> Iterator[int]:
-    """Serve for as long as the block lasts; gives the port.
+def serve(address: str, page: str, audience: Audience, allowed: Collection[str] = ()) -> Iterator[str]:
+    """Serve for as long as the block lasts; gives the page's address as a browser on this machine has it.
 
     Parameters
     ----------
@@ -234,7 +237,8 @@ def serve(address: str, page: str, audience: Audience, allowed: Collection[str] 
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="watch", daemon=True)
     thread.start()
     try:
-        yield server.server_address[1]
+        near = "localhost" if host in ("", "0.0.0.0", "[::]") else host
+        yield f"http://{near}:{server.server_address[1]}"
     finally:
         audience.dismiss()
         server.shutdown()

@@ -40,11 +40,11 @@ class Watch:
         self.audience = Audience(lambda: self._follower.story.text())
         self.stopped = threading.Event()
 
-    def look(self) -> None:
-        """Ask everybody once, and tell the audience."""
+    def look(self, concluded: bool = False) -> None:
+        """Ask everybody once, and tell the audience; ``concluded`` where it is known that the run is over."""
         answers = self._asker.ask_all(min(PATIENCE_S, self._every_s))
         with self.audience.lock:
-            news = self._follower.take(answers, time.monotonic())
+            news = self._follower.take(answers, time.monotonic(), concluded)
             story = self._follower.story
             if news.whole:
                 self.audience.tell("story", story.text())
@@ -67,15 +67,15 @@ class Watch:
 
 
 @contextmanager
-def watched(plan: Plan, http: str, allowed: Collection[str] = ()) -> Iterator[int]:
-    """Watch the peers of a plan beside whatever the block does; gives the port of the page."""
+def watched(plan: Plan, http: str, allowed: Collection[str] = ()) -> Iterator[str]:
+    """Watch the peers of a plan beside whatever the block does; gives the page's address."""
     watch = Watch({node.name: node.http for node in plan.nodes}, plan)
-    with serve(http, compose_page(), watch.audience, allowed) as port:
+    with serve(http, compose_page(), watch.audience, allowed) as url:
         thread = threading.Thread(target=watch.follow, name="follow", daemon=True)
         thread.start()
         try:
-            yield port
+            yield url
         finally:
             watch.stopped.set()
             thread.join()
-            watch.look()
+            watch.look(concluded=True)
