@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from node.config import RunConfig, load_config
-from node.errors import StorageError, UserError
+from node.errors import ConfigError, StorageError, UserError
 from topology.plan import Plan, PlanError, load_plan
 
 
@@ -51,11 +51,9 @@ def main() -> None:
     try:
         config = load_config({}, Path("config/config.toml"))
         print(make_own_data(load_plan("config/plan.json"), config, sys.argv[1], Path("data")))  # noqa: T201
-    except PlanError as error:
-        sys.exit(f"gradvine: {error}")
-    except UserError as error:
+    except (PlanError, UserError) as error:
         print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, UserError) else ConfigError.exit_code)
 
 
 if __name__ == "__main__":
