@@ -106,8 +106,9 @@ class Watcher:
     def __init__(self, story: Story, port: int = 0) -> None:
         self.story, self._open = story, ExitStack()
         self.audience = Audience(lambda: json.dumps(self.story))
-        self.port = self._open.enter_context(serve(f"127.0.0.1:{port}", compose_page(story["title"]), self.audience))
-        self.url = f"http://127.0.0.1:{self.port}/"
+        page = compose_page(story["title"])
+        self.url = self._open.enter_context(serve(f"127.0.0.1:{port}", page, self.audience)).rstrip("/") + "/"
+        self.port = int(self.url.strip("/").rpartition(":")[2])
 
     def tell(self, frame: dict[str, Any], events: list[dict[str, Any]] | None = None) -> None:
         """A new frame for all who look on."""

@@ -5,7 +5,7 @@ const VIRIDIS = [
   [35, 136, 142], [31, 152, 139], [34, 168, 132], [53, 183, 121], [84, 197, 104], [122, 209, 81], [165, 219, 54],
   [210, 226, 27], [253, 231, 37],
 ];
-const SHADES = 64;
+const SHADES = 32;
 
 function viridis(share) {
   const at = Math.min(1, Math.max(0, share)) * (VIRIDIS.length - 1);

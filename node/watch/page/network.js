@@ -167,7 +167,7 @@ class Network {
     const { nodes, edges } = view.story;
     this.sizes = sizesFor(nodes.length, edges.length);
     this.most = Math.max(...edges.map((edge) => edge.asked ?? 0), 0);
-    this.drawn = { nodes: [], edges: [] };
+    this.drawn = { nodes: [], edges: [], widths: [] };
     this.cy.elements().remove();
     this.restyle();
     this.cy.add([
@@ -229,7 +229,7 @@ class Network {
     const { a, b, asked } = view.story.edges[k];
     const rate = view.frame?.achieved?.[k] ?? null;
     const most = this.most || 1, share = known(asked) && known(rate) ? Math.sqrt(Math.min(1, rate / most)) : 0;
-    const width = Math.round(4 * (this.sizes.thin + (this.sizes.thick - this.sizes.thin) * share)) / 4;
+    const width = this.widthFor(k, this.sizes.thin + (this.sizes.thick - this.sizes.thin) * share);
     const picked = view.picked !== null;
     const near = picked && (a === view.picked || b === view.picked);
     const flags = near ? (['slow', 'cut', 'suspect'].includes(state) ? '' : ' near') : picked ? ' far' : '';
@@ -239,6 +239,13 @@ class Network {
     edge.data('width', width);
     const kept = edge.hasClass('curved') ? ' curved' : '';
     edge.classes(`${state}${flags}${kept}`);
+  }
+
+  // Rates flicker; an edge is drawn anew when its width has changed by what can be seen.
+  widthFor(k, wanted) {
+    const last = this.drawn.widths[k], step = (this.sizes.thick - this.sizes.thin) / 6;
+    if (last === undefined || Math.abs(wanted - last) > step) this.drawn.widths[k] = Math.round(wanted / step) * step;
+    return this.drawn.widths[k];
   }
 
   hover(target) {

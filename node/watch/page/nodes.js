@@ -25,7 +25,9 @@ function drawn(paths, name = '') {
 
 // Leaves the page alone where it says so already: most figures do not change from one frame to the next.
 function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  if (element.says === text) return;
+  element.says = text;
+  element.textContent = text;
 }
 
 function mark(element, name, value) {

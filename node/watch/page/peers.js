@@ -13,6 +13,8 @@ const COLUMNS = [
   { key: 'stale', label: 'last heard of', text: (value) => (known(value) ? `${duration(value)} ago` : UNKNOWN), live: true },
 ];
 
+const BY_NUMBER = new Intl.Collator('en', { numeric: true });
+
 class Peers {
   constructor(table, pick) {
     this.table = table;
@@ -95,5 +97,5 @@ class Peers {
 // Numbers by size, names with n2 before n10, what is not known first.
 function compare(a, b) {
   if (a === null || b === null) return (a === null ? 0 : 1) - (b === null ? 0 : 1);
-  return typeof a === 'string' ? a.localeCompare(b, 'en', { numeric: true }) : a - b;
+  return typeof a === 'string' ? BY_NUMBER.compare(a, b) : a - b;
 }
