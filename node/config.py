@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,42 +18,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from node.errors import ConfigError, unknown
+from topology.quantities import duration_s, size_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_MAX_S = 10 * 365 * 86400.0
 UNIT_MIN_S, UNIT_MAX_S = 1e-3, 3600.0
 """Shortest and longest unit of time: timers and messages need time of their own, and a run is to get somewhere."""
-BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def duration_s(value: Any) -> Any:
-    """Seconds in ``"10s"``, ``"5m"``, ``"1h30m"``, ``"50ms"`` or a plain number."""
-    if isinstance(value, bool):  # to Python a number
-        raise ValueError("write a duration such as 10s, 5m or 50ms")
-    if not isinstance(value, str):
-        return value
-    parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)", value)
-    if parts and "".join(number + unit for number, unit in parts) == value:
-        return sum(float(number) * SECONDS[unit] for number, unit in parts)
-    try:
-        return float(value)
-    except ValueError:
-        raise ValueError("write a duration such as 10s, 5m or 50ms") from None
-
-
-def size_bytes(value: Any) -> Any:
-    """Bytes in ``"64MiB"``, ``"2GB"`` or a plain number."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value)
-    if not match or match[2] not in BYTES:
-        raise ValueError("write a size such as 64MiB or 2GB")
-    return round(float(match[1]) * BYTES[match[2]])
 
 
 def time_unit_s(value: Any) -> Any:

@@ -14,6 +14,8 @@ from node.cli.compare import compare
 from node.cli.compose import compose
 from node.cli.data import data
 from node.cli.finish import finish
+from node.cli.link import link
+from node.cli.links import links
 from node.cli.plan import plan
 from node.cli.report import report
 from node.cli.run import run
@@ -36,6 +38,8 @@ for command in (
     run,
     testbed,
     simulate,
+    links,
+    link,
     status,
     watch,
     finish,

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from node.cli import planner
 from node.cli.planner import check_picture, closing_gap, model_bytes, need_nodes, planning, stop_rule
-from node.cli.promises import size
 from node.errors import ConfigError
+from topology.quantities import size_text
 
 if TYPE_CHECKING:
     from topology.plan import Plan
@@ -88,7 +88,7 @@ def _print(rows: list[dict[str, Plan]], size_bytes: int, as_json: bool) -> None:
 def _table(each: list[dict[str, dict[str, Any]]]) -> Table:
     first = each[0]["optimal"]
     table = Table(
-        title=f"{first['nodes']} peers, {size(first['model_bytes'])} a model; exchanges per unit by rates policy",
+        title=f"{first['nodes']} peers, {size_text(first['model_bytes'])} a model; exchanges per unit by rates policy",
         title_justify="left",
         header_style="bold",
         box=None,
@@ -108,7 +108,7 @@ def _table(each: list[dict[str, dict[str, Any]]]) -> Table:
             f"{best['spectral_gap']:.2g}",
             *(_rate(row, policy) for policy in POLICIES),
             f"{1 - best['total_rate'] / row['uniform']['total_rate']:.1%}",
-            size(best["bytes_sent"]["mean"]),
+            size_text(best["bytes_sent"]["mean"]),
         )
     return table
 
@@ -138,7 +138,7 @@ def _words(each: list[dict[str, dict[str, Any]]]) -> list[str]:
         least = min(each, key=lambda row: float(row["optimal"]["total_rate"]))["optimal"]
         words.append(
             f"The fewest exchanges: {least['family']}, {least['total_rate']:.5g} per unit of time, "
-            f"{size(least['bytes_sent']['mean'])} by a peer on average."
+            f"{size_text(least['bytes_sent']['mean'])} by a peer on average."
         )
     return words
 

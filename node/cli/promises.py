@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from topology.quantities import size_text
+
 if TYPE_CHECKING:
     from topology.plan import Plan
 
@@ -62,8 +64,8 @@ def _rate_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("messages sent", f"{messages['mean']:.4g}", f"per peer and unit; {messages['max']:.4g} by the busiest peer"),
         (
             "bytes sent",
-            size(sent["mean"]),
-            f"per peer and unit; {size(sent['max'])} by the busiest, model {size(figures['model_bytes'])}",
+            size_text(sent["mean"]),
+            f"per peer and unit; {size_text(sent['max'])} by the busiest, model {size_text(figures['model_bytes'])}",
         ),
         ("found by", escape(figures["solver"]), f"in {figures['seconds']:.3g} s"),
     ]
@@ -76,12 +78,3 @@ def _rate_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     if figures["idle_edges"]:
         rows.insert(3, ("idle edges", str(figures["idle_edges"]), "exchange a thousand times less than the mean edge"))
     return rows
-
-
-def size(count: float) -> str:
-    """Bytes in the largest unit that leaves a number above 1."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} TiB"
