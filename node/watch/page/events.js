@@ -3,7 +3,8 @@
 const ICONS = {
   circle: 'M8 3.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9z', up: 'M8 3 13.5 12.5h-11z', down: 'M8 13 2.5 3.5h11z',
   diamond: 'M8 2.5 13.5 8 8 13.5 2.5 8z', cross: 'M4 2.5 8 6.5l4-4L13.5 4l-4 4 4 4-1.5 1.5-4-4-4 4L2.5 12l4-4-4-4z',
-  tick: 'M6.4 12.7 2.3 8.6l1.5-1.5 2.6 2.6 5.8-5.9 1.5 1.5z', square: 'M3.5 3.5h9v9h-9z', left: 'M13 2.5v11L3.5 8z',
+  tick: 'M6.4 12.7 2.3 8.6l1.5-1.5 2.6 2.6 5.8-5.9 1.5 1.5z', dash: 'M4 7.3h8v1.4H4z',
+  square: 'M3.5 3.5h9v9h-9z', left: 'M13 2.5v11L3.5 8z',
   star: 'M8 1.8 9.9 6l4.6.4-3.5 3 1.1 4.5L8 11.5l-4.1 2.4L5 9.4l-3.5-3L6.1 6z',
   back: 'M8 2.5a5.5 5.5 0 0 1 0 11v-2a3.5 3.5 0 0 0 0-7v2.2L3.8 3.5 8 .3z',
 };
@@ -89,11 +90,11 @@ class Promises {
   }
 
   row({ what, asked, achieved, well, hint }) {
-    const [shape, tone, word] = well === null ? ['circle', 'open', 'open'] : well ? ['tick', 'well', 'kept'] : ['cross', 'bad', 'missed'];
+    const [shape, tone, word] = well === null ? ['dash', 'open', 'can’t be told'] : well ? ['tick', 'well', 'kept'] : ['cross', 'bad', 'missed'];
     const name = make('th', { scope: 'row' }, what);
     if (hint) name.append(make('small', {}, hint));
     const verdict = make('td', { class: `verdict ${tone}` });
-    verdict.append(make('span', {}, drawn(ICONS[shape], tone), word));
+    verdict.append(make('span', {}, drawn(ICONS[shape], tone), make('span', { class: well === null ? 'unseen' : '' }, word)));
     return make('tr', {}, name, make('td', {}, asked ?? UNKNOWN), make('td', {}, achieved ?? UNKNOWN), verdict);
   }
 

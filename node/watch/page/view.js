@@ -108,7 +108,7 @@ class View {
     const ends = [this.stateOf(edge.a), this.stateOf(edge.b)];
     if (ends.includes('n')) return 'idle';
     if (ends.includes('g') || (link === 'g' && !ends.includes('e'))) return 'cut';
-    if (ends.includes('e')) return 'idle';
+    if (ends.includes('e') && (this.story.live || ends[0] !== ends[1])) return 'idle';
     if (link === 's') return 'suspect';
     if (!known(edge.asked)) return 'plain';
     return this.isSlow(k) ? 'slow' : 'well';
