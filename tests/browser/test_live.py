@@ -160,3 +160,18 @@ def test_before_any_peer_answers_the_page_says_so(run, watch, open_page):
     window.page.wait_for_selector("#notice:not([hidden])")
     assert window.text("#notice") == "No peer has answered yet."
     assert window.page.is_hidden("#player")
+
+
+def test_charts_make_room_for_those_that_have_data_later(run, watch, open_page):
+    blank = {"loss": None, "apart": None, "distance": None}
+    young = [{**frame, "curves": {**frame["curves"], **blank}} for frame in run.story(5, 5)["frames"]]
+    watcher = watch({**run.story(5, 5), "frames": young})
+    window = open_page(watcher.url)
+    window.page.wait_for_selector("#state[data-state=live]")
+    assert window.page.locator(".uplot:visible").count() == 2
+    watcher.tell(run.frame(6))
+    window.page.wait_for_selector("#clock >> text=6.0")
+    window.ask("0")
+    boxes = [plot.bounding_box() for plot in window.page.locator(".uplot:visible canvas").all()]
+    assert len(boxes) == 4
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in zip(boxes, boxes[1:], strict=False))

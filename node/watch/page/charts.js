@@ -39,6 +39,7 @@ class Chart {
     this.frame = make('div', { class: 'plot' });
     this.host = host.appendChild(make('figure', { class: 'chart', 'aria-label': spec.title },
       make('figcaption', {}, make('span', {}, spec.title), readout), this.frame));
+    new ResizeObserver(() => this.resize()).observe(this.frame);
   }
 
   restyle() {
@@ -154,7 +155,6 @@ class Charts {
   constructor(host, seek) {
     this.charts = CHARTS.map((spec) => new Chart(host, spec, seek));
     this.keys = byId('keys');
-    new ResizeObserver(() => this.charts.forEach((chart) => chart.resize())).observe(host);
   }
 
   restyle() { this.charts.forEach((chart) => chart.restyle()); }

@@ -72,9 +72,10 @@ function qualityFigures(view) {
   if (!key) return [{ id: 'mean', label: 'mean accuracy', value: UNKNOWN, note: 'not measured yet' }];
   const { label, text, good } = MEASURES[key];
   const mean = Array.isArray(curves[key]) ? curves[key][1] : curves[key];
+  const told = (frame[key] ?? []).filter((value, k) => known(value) && !'ng'.includes(view.stateOf(k))).length;
   const worst = worstPeer(view, key, good === 'high' ? (a, b) => a < b : (a, b) => a > b);
   return [
-    { id: 'mean', label: `mean ${label}`, value: text(mean), note: `of ${several((frame[key] ?? []).filter(known).length, 'peer', 'peers')}` },
+    { id: 'mean', label: `mean ${label}`, value: text(mean), note: `of ${several(told, 'peer', 'peers')}` },
     worst === null ? null
       : { id: 'worst', label: 'worst peer', value: text(frame[key][worst]), note: view.story.nodes[worst].name },
   ];

@@ -228,7 +228,8 @@ class Network {
   drawEdge(view, edge, k, state) {
     const { a, b, asked } = view.story.edges[k];
     const rate = view.frame?.achieved?.[k] ?? null;
-    const most = this.most || 1, share = known(asked) && known(rate) ? Math.sqrt(Math.min(1, rate / most)) : 0;
+    const counted = known(asked) && known(rate) && state !== 'cut';
+    const share = counted ? Math.sqrt(Math.min(1, rate / (this.most || 1))) : 0;
     const width = this.widthFor(k, this.sizes.thin + (this.sizes.thick - this.sizes.thin) * share);
     const picked = view.picked !== null;
     const near = picked && (a === view.picked || b === view.picked);
