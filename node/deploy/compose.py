@@ -20,13 +20,11 @@ from string import Template
 from node.config import RunConfig, dump_toml
 from node.deploy import services
 from node.errors import ConfigError
+from node.links.doors import FIRST_PORT
 from topology.plan import Node, Plan, plan_to_json
 
 PORT, HTTP_PORT = 7700, 9700
 """Where a peer listens in its container, and where it serves status and metrics."""
-
-FIRST_PORT = 20000
-"""Where the service ``links`` listens for the plan's first peer; the others' ports follow."""
 
 ARGUMENT_BYTES = 100_000
 """Longest argument that is written; Linux takes 128 KiB."""
@@ -121,7 +119,6 @@ def compose_file(
         "after": "    links: { condition: service_started }\n" if links else "",
         "wait": str(max(WAIT_S, WAIT_S_PER_PEER * len(names))),
         "healthy": str(max(HEALTHY_S, round(HEALTHY_S_PER_PEER * len(names)))),
-        "ended": "".join(f"      {_key(name)}: {{ condition: service_completed_successfully }}\n" for name in names),
     }
     fill["usage"] = _usage(fill, links)
     parts = [

@@ -72,6 +72,7 @@ x-watching: &watching
 
 x-once: &once  # as root, since new volumes belong to root; with as little more as that takes
   image: %{image}
+  init: true
   user: "0:0"
   network_mode: none
   cap_drop: ["ALL"]
@@ -132,7 +133,7 @@ LINKS = """
       - -euc
       - |
         gradvine links --plan=/record/plan.json &
-        until [ -e /record/reported ]; do sleep 1; done
+        while [ -e /record/running ] && kill -0 $$!; do sleep 1; done
         kill $$!
 """
 
@@ -168,16 +169,9 @@ REPORT = """
   report:
     <<: *once
     depends_on:
-%{ended}    working_dir: /runs
-    entrypoint:
-      - sh
-      - -euc
-      - |
-        trap ': > /record/reported' EXIT
-        k=1; while [ -e compose-$$k ]; do k=$$((k + 1)); done
-        cp -r /record compose-$$k
-        MPLCONFIGDIR=/tmp gradvine report compose-$$k
-        chown -R --reference=. compose-$$k
+      data: { condition: service_completed_successfully }
+    environment: ["MPLCONFIGDIR=/tmp"]
+    entrypoint: ["python", "-m", "node.deploy.reporting"]
     volumes: ["record:/record", "./runs:/runs"]
 
   # Ends the run now; by any peer, such as: docker compose run --rm finish %{last}:7700

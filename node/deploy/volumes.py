@@ -24,6 +24,7 @@ from pathlib import Path
 
 from node.config import load_config
 from node.deploy.observe import write_prometheus
+from node.deploy.reporting import RUNNING
 from node.errors import StorageError, TaskError, UserError
 from node.testbed.experiment import Experiment, open_experiment
 from topology.plan import Plan, PlanError, load_plan, plan_from_json
@@ -31,9 +32,6 @@ from topology.plan import Plan, PlanError, load_plan, plan_from_json
 PEERS, RECORD, PROMETHEUS = Path("/peers"), Path("/record"), Path("/prometheus")
 OWNER = 10001
 """The user that peers run as."""
-
-REPORTED = "reported"
-"""In the record once a report is made; the proxy between peers then ends."""
 
 DESCRIBED = ("task", "options", "partition", "alpha", "seed", "dtype")
 """What of a data set's description a setting can change."""
@@ -58,7 +56,6 @@ def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
     """
     opened, names = experiment.run_dir, [node.name for node in experiment.plan.nodes]
     filled = (record / "plan.json").exists()
-    (record / REPORTED).unlink(missing_ok=True)
     if filled:
         _check_same(experiment, record)
     for folder, shards in {record: [], **{peers / name: [name] for name in names}}.items():
@@ -68,6 +65,7 @@ def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
             _replace(opened / file, folder / file)
     for folder in [*(peers / name for name in names), record]:  # with a plan, the record says that all is there
         _replace(opened / "plan.json", folder / "plan.json")
+    (record / RUNNING).touch()
     return "settings renewed; plan and data are as they were" if filled else f"plan and data for {len(names)} peers"
 
 

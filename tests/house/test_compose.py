@@ -69,8 +69,8 @@ def test_every_service_is_a_peer_of_the_plan_or_a_known_one(compose: dict[str, A
 
 def test_whoever_waits_waits_for_services_that_there_are(compose: dict[str, Any]) -> None:
     waits = {name: dict(service.get("depends_on", {})) for name, service in compose["services"].items()}
-    done = {"certs": set(), "data": {"certs"}, "finish": set(), "report": set(PEERS)}
-    done |= {name: {"data"} for name in ("links", "watch", "prometheus", *PEERS)}
+    done = {"certs": set(), "data": {"certs"}, "finish": set()}
+    done |= {name: {"data"} for name in ("links", "watch", "report", "prometheus", *PEERS)}
     started = {name: others.pop("links") for name, others in waits.items() if "links" in others}
     assert started == {name: {"condition": "service_started"} for name in PEERS}
     assert {name: set(others) for name, others in waits.items()} == done
@@ -142,7 +142,7 @@ def test_commands_and_flags_exist(compose: dict[str, Any]) -> None:
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     lines = command_lines(compose)
-    assert {line[1] for line in lines} == {"certs", "run", "links", "watch", "report", "finish", "status"}
+    assert {line[1] for line in lines} == {"certs", "run", "links", "watch", "finish", "status"}
     for line in lines:
         known = {option for parameter in commands[line[1]].params for option in parameter.opts}
         assert {word.split("=")[0] for word in line if word.startswith("--")} <= known, line

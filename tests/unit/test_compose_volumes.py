@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ def test_each_peer_gets_its_own_shard_and_no_other(fill, tmp_path) -> None:
     for name in ("n0", "n1", "n2"):
         own = {f"data/{name}.safetensors", "data/test.safetensors", "data/task.json", "plan.json", "config.toml"}
         assert files(tmp_path / "peers" / name) == own
-    assert files(tmp_path / "record") == {"data/test.safetensors", "data/task.json", "plan.json", "config.toml"}
+    assert files(tmp_path / "record") == {
+        *("data/test.safetensors", "data/task.json", "plan.json", "config.toml", "running")
+    }
 
 
 def test_the_shards_are_all_of_the_data(fill, tmp_path) -> None:
@@ -66,11 +69,12 @@ def test_other_settings_are_handed_out_and_data_stays(fill, tmp_path) -> None:
     assert shard.stat().st_ino == before
 
 
-def test_what_ended_the_last_run_is_taken_away(fill, tmp_path) -> None:
+def test_a_run_begins_anew_each_time(fill, tmp_path) -> None:
     fill()
-    (tmp_path / "record" / "reported").touch()
+    mark = tmp_path / "record" / "running"
+    os.utime(mark, (1000, 1000))
     fill()
-    assert not (tmp_path / "record" / "reported").exists()
+    assert mark.stat().st_mtime > 1000
 
 
 @pytest.mark.parametrize(
