@@ -60,17 +60,18 @@ class Link:
 
     def cut(self) -> None:
         """Let nothing through from now on."""
-        self._healed = self._healed or trio.Event()
+        if self._healed is None:
+            self._healed = trio.Event()
 
     def heal(self) -> None:
         """Let everything through again, what has waited first."""
-        if self._healed:
+        if self._healed is not None:
             self._healed.set()
         self._healed = None
 
     async def healed(self) -> None:
         """Wait for as long as it is cut."""
-        while self._healed:
+        while self._healed is not None:
             await self._healed.wait()
 
     @property
@@ -81,7 +82,8 @@ class Link:
     @property
     def in_flight_bytes_max(self) -> float:
         """What one direction of one connection may have sent that has not come out yet."""
-        return min(self.bandwidth * self.delay + PIECE_BYTES_MAX, IN_FLIGHT_BYTES_MAX)
+        under_way = self.bandwidth * self.delay if self.delay else 0.0  # no limit times no delay is no number
+        return min(under_way + PIECE_BYTES_MAX, IN_FLIGHT_BYTES_MAX)
 
     async def send(self, sender: str, size_bytes: int) -> float:
         """Wait until a piece has been sent, in its turn; gives the time when it arrives.
