@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -174,4 +175,4 @@ def test_charts_make_room_for_those_that_have_data_later(run, watch, open_page):
     window.ask("0")
     boxes = [plot.bounding_box() for plot in window.page.locator(".uplot:visible canvas").all()]
     assert len(boxes) == 4
-    assert all(above["y"] + above["height"] <= below["y"] for above, below in zip(boxes, boxes[1:], strict=False))
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(boxes))

@@ -209,6 +209,24 @@ def test_a_phone_needs_no_scrolling_sideways(n, open_report):
     assert window.page.locator("#graph").bounding_box()["height"] > 250
 
 
+def test_a_finger_on_the_network_scrolls_or_picks(run, open_report):
+    phone = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
+    window = open_report(run.story(60, 6, live=False), **phone)
+    spot = window.ask(f"{GRAPH}.getElementById('p5').renderedPosition()")
+    box = window.page.locator("#graph").bounding_box()
+    x, y = box["x"] + spot["x"], box["y"] + spot["y"]
+    fingers = window.page.context.new_cdp_session(window.page)
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for k in range(1, 9):
+        fingers.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y - 25 * k}]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    window.page.wait_for_function("scrollY > 100")
+    assert window.text("#picked") == ""
+    window.page.evaluate("scrollTo(0, 0)")
+    window.page.touchscreen.tap(x, y)
+    window.page.wait_for_selector("#picked >> text=n5")
+
+
 def test_names_from_elsewhere_are_text(run, open_report):
     story = run.story(60, 60, live=False)
     story |= {"title": HOSTILE, "about": [[HOSTILE, HOSTILE]]}

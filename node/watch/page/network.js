@@ -5,6 +5,7 @@ const CROSS = `data:image/svg+xml;utf8,${encodeURIComponent(
   + 'stroke="COLOUR" stroke-width="3.4" stroke-linecap="round"/></svg>')}`;
 const NAMED_MAX = 40;
 const STALE_S = 10;
+const SLOP_PX = 8;
 const EDGE_STATES = ['well', 'slow', 'cut', 'suspect', 'idle', 'plain'];
 
 const MEASURES = {
@@ -142,19 +143,42 @@ class Network {
   }
 
   listen(pick) {
-    this.cy.on('tap', 'node', (event) => pick(event.target.data('index')));
-    this.cy.on('tap', (event) => { if (event.target === this.cy && this.view.picked !== null) pick(this.view.picked); });
-    this.cy.on('mouseover tap', 'node, edge', (event) => this.hover(event.target));
+    this.cy.on('tap', (event) => this.tapped(event.target, pick));
+    this.cy.on('mouseover', 'node, edge', (event) => this.hover(event.target));
     this.cy.on('mouseout', 'node, edge', () => this.hover(null));
     this.host.addEventListener('mouseleave', () => this.hover(null));
-    this.host.addEventListener('keydown', (event) => {
-      const n = this.view.story.nodes.length, at = this.view.picked;
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (step && n) pick(at === null ? (step > 0 ? 0 : n - 1) : (at + step + n) % n);
-      else if (event.key === 'Escape' && at !== null) pick(at);
-      else return;
-      event.preventDefault();
-    });
+    this.host.addEventListener('keydown', (event) => this.pressed(event, pick));
+    this.scrollWithFingers();
+  }
+
+  // A finger that moves scrolls the page: cytoscape, which would hold it up where it began on an element, lets go.
+  scrollWithFingers() {
+    let start = null;
+    this.host.addEventListener('touchstart', (event) => { start = event.touches[0]; }, { passive: true });
+    this.host.addEventListener('touchmove', (event) => {
+      const { clientX, clientY } = event.touches[0];
+      if (Math.hypot(clientX - start.clientX, clientY - start.clientY) > SLOP_PX) window.dispatchEvent(new Event('touchcancel'));
+      event.stopPropagation();
+    }, { passive: true });
+  }
+
+  tapped(target, pick) {
+    if (target === this.cy) {
+      this.hover(null);
+      if (this.view.picked !== null) pick(this.view.picked);
+      return;
+    }
+    if (target.isNode()) pick(target.data('index'));
+    this.hover(target);
+  }
+
+  pressed(event, pick) {
+    const n = this.view.story.nodes.length, at = this.view.picked;
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (step && n) pick(at === null ? (step > 0 ? 0 : n - 1) : (at + step + n) % n);
+    else if (event.key === 'Escape' && at !== null) pick(at);
+    else return;
+    event.preventDefault();
   }
 
   restyle() {
