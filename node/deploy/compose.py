@@ -45,8 +45,14 @@ LIKE_AN_ADDRESS = re.compile(r"[0-9]+|0x[0-9a-f]*|-.*|.*-")
 
 YAML_WORDS = re.compile(r"(?:y|n|yes|no|on|off|true|false|null|\d.*)")
 
+HEALTHY = (
+    "from http.client import HTTPConnection as To; peer = To('127.0.0.1', 9700, timeout=5); "
+    "peer.request('GET', '/readyz'); exit(peer.getresponse().status != 200)"
+)
+"""What gradvine status --quiet does, for a fifth of the work; many peers do it all the time."""
+
 HEALTHY_S, HEALTHY_S_PER_PEER = 15, 0.25
-"""Time between two looks at a peer's health: each costs a start of Python."""
+"""Time between two looks at a peer's health."""
 
 WAIT_S, WAIT_S_PER_PEER = 60, 2
 """Longest wait for neighbours: many containers that start at once on few cores take long to import torch."""
@@ -118,7 +124,8 @@ def compose_file(
         "settings": "".join(f"  - GRADVINE_{field.upper()}\n" for field in RunConfig.model_fields),
         "after": "    links: { condition: service_started }\n" if links else "",
         "wait": str(max(WAIT_S, WAIT_S_PER_PEER * len(names))),
-        "healthy": str(max(HEALTHY_S, round(HEALTHY_S_PER_PEER * len(names)))),
+        "healthy": HEALTHY,
+        "look_every": str(max(HEALTHY_S, round(HEALTHY_S_PER_PEER * len(names)))),
     }
     fill["usage"] = _usage(fill, links)
     parts = [

@@ -50,8 +50,8 @@ x-peer: &peer
   restart: on-failure
   stop_grace_period: 10s  # a peer drains in less than 8
   healthcheck:
-    test: ["CMD", "gradvine", "status", "--quiet", "127.0.0.1:9700"]
-    interval: %{healthy}s
+    test: ["CMD", "python", "-c", "%{healthy}"]
+    interval: %{look_every}s
     timeout: 10s
     start_period: 60s
   read_only: true

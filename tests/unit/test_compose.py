@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +193,24 @@ def test_refusals_are_sentences(invoke, tmp_path, words, says) -> None:
     assert isinstance(result.exception, ConfigError)
     assert says in str(result.exception)
     assert (tmp_path / "other.yml").read_text() == "services: {}\n"
+
+
+# ------------------------------------------------------------------------------------------- the health
+
+
+@pytest.mark.parametrize(("code", "healthy"), [(200, True), (503, False)])
+def test_a_peer_is_healthy_when_it_says_that_it_is_ready(code: int, healthy: bool) -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code if self.path == "/readyz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.handle_request).start()
+        _, program, *words = read(build_plan("ring", 3))["x-peer"]["healthcheck"]["test"]
+        words[-1] = words[-1].replace("9700", str(server.server_port))
+        done = subprocess.run([sys.executable if program == "python" else program, *words], check=False)
+    assert (done.returncode == 0) == healthy
