@@ -11,6 +11,7 @@ Invariants
 ----------
 * Nothing runs as root, may gain rights, or writes anywhere but to volumes.
 * What a pod is given depends on its number alone: one that is made anew is the same peer.
+* A peer that has the merged model learns no more, though Kubernetes starts it again: see ``over.py``.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ cp -f secret/ca.pem certs/ca.pem
 )
 DATA = WHO + 'python -m node.deploy.shard "$name"\n'
 RUN = (
-    WHO
+    "if [ -e state/merged.safetensors ]; then exec python -m node.deploy.over; fi\n"
+    + WHO
     + f"""exec gradvine run --name "$name" --plan config/plan.json --config config/config.toml --data data \\
   --certs certs --denied config/denied --state state --resume \\
   --bind 0.0.0.0:{PORT} --http 0.0.0.0:{HTTP_PORT} --wait-for-neighbours {WAIT}

@@ -6,8 +6,10 @@ import copy
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from node.cli import app
 from node.config import RunConfig, duration_s, load_config
@@ -288,6 +291,30 @@ def test_the_daemon_is_told_who_it_is_by_flags_that_exist(home, pod, tmp_path):
     values = dict(pairwise(given))
     assert (values["--bind"], values["--http"], values["--state"]) == ("0.0.0.0:7700", "0.0.0.0:9700", "state")
     assert load_plan(home / values["--plan"]).node("007").address == "gradvine-2.gradvine:7700"
+
+
+def test_a_peer_that_has_the_merged_model_learns_no_more(home, pod):
+    (home / "state" / "merged.safetensors").write_bytes(b"")
+    (home / "bin").mkdir()
+    stand_in = home / "bin" / "python"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    given = run(containers(pod)["peer"], "gradvine-2", home, str(stand_in.parent)).stdout.splitlines()
+    assert given == ["-m", "node.deploy.over"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    over = subprocess.Popen([sys.executable, *given, address], stdout=subprocess.PIPE, text=True)
+    try:
+        assert "merged.safetensors" in over.stdout.readline()
+        for path in ("/healthz", "/readyz", "/metrics"):
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+                text = answer.read().decode()
+        (family,) = text_string_to_metric_families(text)
+        assert [(sample.name, sample.value) for sample in family.samples] == [("gradvine_seconds_left", 0)]
+    finally:
+        over.terminate()
+        assert over.wait(20) == 0
 
 
 # ------------------------------------------------------------------------------------------------ the text
