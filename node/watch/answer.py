@@ -6,7 +6,6 @@ Fields that are not known are ignored, so that peers of a later version can be w
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,11 @@ PHASES = ("waiting", "learning", "merging", "draining")
 STATES = ("alive", "suspect", "gone")
 PEERS_MAX = 4096
 COUNT_MAX = 2**63
+NUMBER_MAX = 1e300
+"""Numbers can be added up without running over."""
+SECONDS_MAX = 1e10
+RATES = (1e-9, 1e6)
+UNITS_S = (1e-6, 1e6)
 TEXT_MAX = 200
 
 
@@ -75,13 +79,13 @@ def read_answer(data: bytes) -> Answer:
         algorithm=_text(value.get("algorithm")),
         task=_text(value.get("task")),
         phase=_one_of(value.get("phase"), PHASES),
-        seconds=_positive(value, "seconds"),
-        units=_positive(value, "units"),
-        seconds_left=_number(value, "seconds_left"),
-        unit_seconds=_number(value, "unit_seconds"),
+        seconds=_number(value, "seconds", 0.0, SECONDS_MAX) or 0.0,
+        units=_number(value, "units", 0.0) or 0.0,
+        seconds_left=_number(value, "seconds_left", 0.0),
+        unit_seconds=_number(value, "unit_seconds", *UNITS_S),
         round=_count(value, "round"),
         loss=_number(value, "loss"),
-        accuracy=_number(value, "accuracy"),
+        accuracy=_number(value, "accuracy", 0.0, 1.0),
         distance=_number(value, "distance"),
         models_merged=_count(value, "models_merged") or 0,
         bytes_sent=_count(value, "bytes_sent") or 0,
@@ -97,7 +101,7 @@ def _word(value: Any) -> Word:
         raise ValueError("no peer")
     return Word(
         state=_one_of(value.get("state"), STATES),
-        asked_hz=_number(value, "rate_asked_hz"),
+        asked_hz=_number(value, "rate_asked_hz", *RATES),
         exchanges=_count(value, "exchanges"),
         distance=_number(value, "distance"),
     )
@@ -121,20 +125,13 @@ def _one_of(value: Any, known: tuple[str, ...]) -> str:
     return value
 
 
-def _number(value: Mapping[str, Any], key: str) -> float | None:
+def _number(value: Mapping[str, Any], key: str, least: float = -NUMBER_MAX, most: float = NUMBER_MAX) -> float | None:
     number = value.get(key)
     if number is None:
         return None
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(f"{key} is no number")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number <= most:
+        raise ValueError(f"{key} can't be")
     return float(number)
-
-
-def _positive(value: Mapping[str, Any], key: str) -> float:
-    number = _number(value, key) or 0.0
-    if number < 0:
-        raise ValueError(f"{key} is negative")
-    return number
 
 
 def _count(value: Mapping[str, Any], key: str) -> int | None:
@@ -142,5 +139,5 @@ def _count(value: Mapping[str, Any], key: str) -> int | None:
     if number is None:
         return None
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < COUNT_MAX:
-        raise ValueError(f"{key} is no count")
+        raise ValueError(f"{key} can't be")
     return number

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 from typing import TYPE_CHECKING, Any
 
 from node.testbed.rates import EdgeRate
@@ -104,6 +105,11 @@ class Follower:
         self._sum_up()
         return News(self.story.add(self._moment(now_s)), events, whole)
 
+    @property
+    def met(self) -> bool:
+        """Whether anybody has ever answered."""
+        return any(peer.answer for peer in self._peers.values())
+
     # ------------------------------------------------------------------------------------------ who is there
 
     def _by_name(self, answers: Mapping[str, Answer]) -> dict[str, Answer]:
@@ -126,12 +132,13 @@ class Follower:
         self._counted += [Counted() for _ in self._scene.pairs[len(self._counted) :]]
 
     def _run_on(self, heard: Mapping[str, Answer], now_s: float) -> None:
-        """The story's clock goes like the watcher's, from when the first peer learns."""
-        furthest = max((answer.seconds for answer in heard.values() if answer.phase != "waiting"), default=0.0)
+        """The story's clock goes like the watcher's, from when peers learn; half of them may push it on."""
+        clocks = [answer.seconds for answer in heard.values() if answer.phase != "waiting"]
+        theirs = median_high(clocks) if clocks else 0.0
         if self._t:
             self._t += max(0.0, now_s - self._looked_s)
-        if furthest > self._t + AHEAD_S or not self._t:
-            self._t = furthest
+        if theirs > self._t + AHEAD_S or not self._t:
+            self._t = theirs
         self._looked_s = now_s
         if heard or not self._heard_s:
             self._heard_s = now_s

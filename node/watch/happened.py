@@ -43,12 +43,14 @@ def _turned(name: str, was: str, peer: Known, doubter: str, lost: str) -> list[t
         return [("back", f"{name} answers again{lost}")] if now != "e" else []
     if was == "n":
         return [("joined", f"{name} is there" + (", and learns" if now in "ls" else ""))]
+    if was == "s" and now == "l":
+        return [("back", f"nobody doubts any more that {name} is there")]
     words: dict[str, tuple[Kind, str]] = {
         "s": ("suspect", f"{doubter} doubts that {name} is there"),
         "m": ("merging", f"{name} merges its model with those of the others"),
         "d": ("left", f"{name} was told to end"),
         "e": ("ended", f"{name} has ended"),
-        "l": ("back", f"nobody doubts any more that {name} is there") if was == "s" else ("learning", f"{name} learns"),
+        "l": ("learning", f"{name} learns" + (f" again{lost}" if lost else "")),
     }
     return [words[now]] if now in words else [("back", f"{name} waits for its neighbours again")]
 

@@ -7,7 +7,6 @@ its last report.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from node.testbed.experiment import REFERENCES
 from node.testbed.rates import asked_rates
 from node.testbed.record import read_events
+from node.watch.answer import NUMBER_MAX
 from node.watch.promises import Achieved, promise
 from node.watch.scene import Scene
 from node.watch.story import PER_EDGE, PER_PEER, Kind, Moment, Number, Story, event, rounded, thin
@@ -184,7 +184,7 @@ def _mapping(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> Number:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if isinstance(value, int | float) and abs(value) <= NUMBER_MAX else None
 
 
 # ------------------------------------------------------------------------------------------------ what happened
@@ -209,7 +209,7 @@ def _happened(
         known = turns.setdefault(name, [])
         last = _seconds(lines[-1]) if lines else 0.0
         if name in lost and not (known and known[-1][1] in "eg"):
-            known.append((math.nextafter(last, math.inf), "g"))
+            known.append((last, "g"))
             events.append(event(last, "lost", name, f"{name} was lost: it has left no final state"))
     if merged := run.summary.get("merged"):
         events.append(event(end, "merged", "", f"the models of {merged['members']} peers were merged"))

@@ -55,7 +55,8 @@ class Scene:
         """Take in who and what edges are heard of; whether anything is new."""
         before = (len(self.nodes), len(self.pairs), tuple(self.asked))
         for name, answer in heard.items():
-            for each in (name, *answer.peers):
+            open_ = answer.algorithm in OPEN
+            for each in (name, *answer.peers) if open_ or not self._planned else ():
                 self.append(each)
         if not self._planned:
             for name, answer in heard.items():

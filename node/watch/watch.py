@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LINGER_S = 5.0
 """The page of a run that is over is served for so much longer."""
+NOBODY_S, NOBODY_EACH_S = 60.0, 2.0
+"""A run of which nobody has answered for so long, and so much longer for each peer, is taken for over."""
 
 
 class Watch:
@@ -36,7 +38,7 @@ class Watch:
     def __init__(self, addresses: Mapping[str, str], plan: Plan | None = None, every_s: float = 1.0) -> None:
         self._asker = Asker(addresses)
         self._follower = Follower(list(addresses), plan)
-        self._every_s = every_s
+        self._every_s, self._size = every_s, len(addresses)
         self.audience = Audience(lambda: self._follower.story.text())
         self.stopped = threading.Event()
 
@@ -54,12 +56,13 @@ class Watch:
     def follow(self, until_end: bool = False) -> None:
         """Look again and again until :attr:`stopped` is set, or, if that is wanted, the run is over."""
         over_s = None
-        due_s = time.monotonic()
+        begun_s = due_s = time.monotonic()
         while True:
             self.look()
             now_s = time.monotonic()
             over_s = (over_s or now_s) if self._follower.story.over else None
-            if until_end and over_s is not None and now_s - over_s >= LINGER_S:
+            nobody = not self._follower.met and now_s - begun_s >= NOBODY_S + NOBODY_EACH_S * self._size
+            if until_end and (nobody or (over_s is not None and now_s - over_s >= LINGER_S)):
                 return
             due_s = max(due_s + self._every_s, now_s)
             if self.stopped.wait(due_s - now_s):
