@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from node.watch import server
 from tests.browser.conftest import GRAPH
 from tests.browser.stories import Run
 
@@ -176,3 +177,27 @@ def test_charts_make_room_for_those_that_have_data_later(run, watch, open_page):
     boxes = [plot.bounding_box() for plot in window.page.locator(".uplot:visible canvas").all()]
     assert len(boxes) == 4
     assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(boxes))
+
+
+def test_whoever_is_refused_asks_again(run, watch, open_page, monkeypatch):
+    monkeypatch.setattr(server, "VIEWERS_MAX", 0)
+    window = open_page(watch(run.story(10, 10)).url, expected=REFUSED)
+    window.page.wait_for_selector("#state[data-state=lost]")
+    monkeypatch.setattr(server, "VIEWERS_MAX", 1)
+    window.page.wait_for_selector("#state[data-state=live]")
+    assert window.text("#figure-alive") == "8 of 8"
+
+
+def test_a_long_run_keeps_its_beginning_and_its_latest_minutes(watch, open_page):
+    run = Run(4)
+    watcher = watch(run.story(600, 600))
+    window = open_page(watcher.url)
+    window.page.wait_for_selector("#time[max='599']")
+    watcher.tell(run.frame(601))
+    # of 601 frames the latest 120 stay, and every second of the 481 before them
+    window.page.wait_for_selector("#time[max='360']", state="attached")
+    assert window.text("#clock") == "10:01"
+    window.page.fill("#time", "0")
+    assert window.text("#clock") == "1.0 s"
+    window.page.fill("#time", "1")
+    assert window.text("#clock") == "3.0 s"

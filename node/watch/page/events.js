@@ -76,10 +76,11 @@ class Events {
 
 class Promises {
   draw(view) {
-    if (this.promises !== view.story.promises) this.table(view.story.promises);
-    this.promises = view.story.promises;
-    if (this.about !== view.story.about) this.list(view.story.about);
-    this.about = view.story.about;
+    const { promises, about } = view.story, told = JSON.stringify([promises, about]);
+    if (this.told === told) return;
+    this.told = told;
+    this.table(promises);
+    this.list(about);
   }
 
   table(promises) {
