@@ -7,6 +7,8 @@ const CHARTS = [
   { key: 'apart', title: 'consensus distance', text: figure, log: true },
   { key: 'sent', title: 'sent', text: bytes },
 ];
+// A line of one point would not be seen.
+const FEW = 4;
 const AXIS_PX = 62;
 const FONT = '11px system-ui, sans-serif';
 
@@ -66,8 +68,9 @@ class Chart {
   options() {
     const c = themeColours(), { band, log, text } = this.spec;
     const axis = { stroke: c.soft, font: FONT, grid: { stroke: c.line, width: 1 }, ticks: { show: false } };
-    const line = (stroke, width) => ({ stroke, width, points: { show: false }, spanGaps: false });
-    const middle = [line(c.accent, 1.8)], edge = { ...line(c.band, 0), points: { show: false } };
+    const few = { show: (plot, k) => plot.data[k].filter(known).length < FEW, size: 5 };
+    const line = (stroke, width, points) => ({ stroke, width, points, spanGaps: false });
+    const edge = line(c.band, 0, { show: false });
     return {
       ...this.size(), legend: { show: false }, padding: [8, 16, 0, 0], select: { show: false },
       cursor: { sync: { key: 'run', scales: ['x', null] }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
@@ -76,7 +79,7 @@ class Chart {
         { ...axis, size: 26, values: (_, ticks) => ticks.map(axisTime), space: 70 },
         { ...axis, size: AXIS_PX, space: 26, values: (_, ticks) => ticks.map((v) => whole(text(v))), ...(log ? LOG_AXIS : {}) },
       ],
-      series: [{}, ...middle, ...(band ? [edge, edge] : []), line(c.picked, 2)],
+      series: [{}, line(c.accent, 1.8, few), ...(band ? [edge, edge] : []), line(c.picked, 2, few)],
       bands: band ? [{ series: [2, 3], fill: c.band }] : [],
       hooks: { draw: [(plot) => this.drawMoment(plot, c)], setCursor: [() => this.tell()], ready: [(plot) => this.listen(plot)] },
     };
