@@ -32,6 +32,8 @@ from node.testbed.simulated import Physics, SimulatedPeer
 from node.testbed.virtual import World
 from node.trainer import Trainer, train_batch
 from node.training import BATCHES
+from node.wire.memory import Nature
+from topology.plan import Plan
 
 P99 = "exchange_units_p99"
 """The counter of the times that exchanges take, which the record holds under the name that daemons use."""
@@ -187,8 +189,25 @@ def build_world(experiment: Experiment, physics: Physics, batched: bool) -> tupl
     births = {name: partial(experiment.be_born, name, trainers.layout, constants) for name in learners}
     alone = experiment.reference or open_  # peers of an open run find out by themselves who is there
     neighbours: dict[str, list[str]] = {name: [] if alone else sorted(plan.edges_of(name)) for name in learners}
-    physics = replace(physics, exact=config.durability == "exact", wire_share=wire_share(config, trainers.layout))
+    physics = replace(
+        physics,
+        faults=replace(physics.faults, links=natures(plan, experiment.unit_s)),
+        exact=config.durability == "exact",
+        wire_share=wire_share(config, trainers.layout),
+    )
     return World(births, neighbours, trainers, config.seed, physics, draws, experiment.late), trainers
+
+
+def natures(plan: Plan, unit_s: float) -> dict[frozenset[str], Nature]:
+    """What a plan says of its links, in plan units; those of which it says nothing are left out."""
+    return {
+        frozenset((edge.a, edge.b)): Nature(
+            None if edge.delay is None else edge.delay / unit_s,
+            None if edge.bandwidth is None else edge.bandwidth * unit_s,
+        )
+        for edge in plan.edges
+        if edge.delay is not None or edge.bandwidth is not None
+    }
 
 
 ACTS: Mapping[Event, Callable[[World, str], bool]] = {

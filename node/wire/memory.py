@@ -42,6 +42,22 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class Nature:
+    """What one link is like; None is like all others.
+
+    Parameters
+    ----------
+    delay : float, optional
+        Time of one way, exactly.
+    bandwidth : float, optional
+        Bytes per unit of time each way, for all messages together.
+    """
+
+    delay: float | None = None
+    bandwidth: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Faults:
     """The menu.
 
@@ -56,11 +72,13 @@ class Faults:
     reorder : float
         Probability that a message takes up to four delays more, so that later ones overtake it.
     bandwidth : float
-        Bytes per unit of time; infinite by default.
+        Bytes per unit of time, for each message on its own; infinite by default.
     deadline : float, optional
         How long a sender waits for the receipt; by default four delays and the transmission, and a little more.
     partitions : tuple of Partition
         Cuts.
+    links : mapping of frozenset of str to Nature
+        Links of two peers that are not like the others.
     """
 
     loss: float = 0.0
@@ -70,6 +88,7 @@ class Faults:
     bandwidth: float = float("inf")
     deadline: float | None = None
     partitions: tuple[Partition, ...] = ()
+    links: Mapping[frozenset[str], Nature] = field(default_factory=dict)
 
     @property
     def none(self) -> bool:
@@ -122,6 +141,9 @@ def _varint_bytes(value: int) -> int:
     return (value.bit_length() + 6) // 7 or 1
 
 
+LIKE_OTHERS = Nature()
+
+
 class Weather:
     """Draws what happens to each message."""
 
@@ -129,21 +151,29 @@ class Weather:
         self._faults = faults
         self._none = faults.none
         self._random = random
+        self._free_at: dict[tuple[str, str], float] = {}  # of links with a bandwidth of their own, each way
 
     def passage(self, sender: str, to: str, bytes_sent: float, now: float) -> Passage:
         """What becomes of a message that is sent now."""
         faults = self._faults
         if self._none:
             return Passage([0.0], 0.0, WAIT_MIN)
-        transmission = bytes_sent / faults.bandwidth
-        deadline = 4 * faults.delay + transmission + WAIT_MIN if faults.deadline is None else faults.deadline
-        if self.cut(sender, to, now):
+        nature = faults.links.get(frozenset((sender, to)), LIKE_OTHERS)
+        delay = faults.delay if nature.delay is None else nature.delay
+        cut = self.cut(sender, to, now)
+        transmission = bytes_sent / (nature.bandwidth or faults.bandwidth)
+        if nature.bandwidth and bytes_sent and not cut:
+            free_at = max(now, self._free_at.get((sender, to), now))
+            self._free_at[sender, to] = free_at + transmission
+            transmission += free_at - now
+        deadline = 4 * delay + transmission + WAIT_MIN if faults.deadline is None else faults.deadline
+        if cut:
             return Passage([], deadline, deadline, Reason.UNREACHABLE)
-        first = self._one_way() + transmission
+        first = self._one_way(nature) + transmission
         arrivals = [] if self._happens(faults.loss) else [first]
         if arrivals and self._happens(faults.duplicate):
-            arrivals.append(first + self._one_way())
-        heard_after = first + self._one_way()
+            arrivals.append(first + self._one_way(nature))
+        heard_after = first + self._one_way(nature)
         if not arrivals or heard_after > deadline or self._happens(faults.loss):
             return Passage(arrivals, deadline, deadline, Reason.TIMEOUT)
         return Passage(arrivals, heard_after, deadline)
@@ -155,9 +185,10 @@ class Weather:
     def _happens(self, probability: float) -> bool:
         return probability > 0 and self._random.random() < probability
 
-    def _one_way(self) -> float:
-        delay = self._faults.delay * self._random.uniform(0.5, 1.5)
-        return delay + self._random.uniform(0, 4 * self._faults.delay) * self._happens(self._faults.reorder)
+    def _one_way(self, nature: Nature) -> float:
+        mean = self._faults.delay if nature.delay is None else nature.delay
+        delay = mean if nature.delay is not None else mean * self._random.uniform(0.5, 1.5)
+        return delay + self._random.uniform(0, 4 * mean) * self._happens(self._faults.reorder)
 
 
 @dataclass(slots=True)
