@@ -32,6 +32,7 @@ from node.wire.tls import Identity
 from topology.plan import Plan, PlanEdge, load_plan, plan_from_json
 from topology.planning import build_plan
 
+ROOT = Path(__file__).parents[2]
 VERSIONS = ("1.29", "1.33", "1.37")
 NAMES = ("zeta", "n-0", "007")
 CONFIG = RunConfig(options={"hidden": "4"}, partition="iid", steps=9)
@@ -223,7 +224,7 @@ def run(container: dict, pod_name: str, home: Path, path: str = "") -> subproces
     assert container["workingDir"] == "/peer"
     assert all(m["mountPath"] in (f"/peer/{m['name']}", f"/{m['name']}") for m in container["volumeMounts"])
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GRADVINE_")}
-    environ = kept | {"POD_NAME": pod_name, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environ = kept | {"POD_NAME": pod_name, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environ["PATH"] = f"{path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(container["command"], cwd=home, env=environ, capture_output=True, text=True, timeout=120)
 
@@ -236,6 +237,28 @@ def test_each_pod_gets_its_own_key_and_no_other(home, pod, k):
     assert sorted(path.name for path in (home / "certs").iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in (home / "certs").iterdir())
     assert Identity.load(home / "certs").name == NAMES[k]
+
+
+def test_the_secret_is_made_as_the_docs_say(home, pod):
+    """By a program in kubectl's place that writes the Secret's files to where a pod has them."""
+    block = re.search(
+        r"^    flags=.*?\$flags\n", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE | re.DOTALL
+    )[0]
+    (home / "made").rename(home / "certs-of-all")
+    (home / "bin").mkdir()
+    stand_in = home / "bin" / "kubectl"
+    stand_in.write_text(
+        '#!/bin/sh\n[ "$1 $2 $3 $4" = "create secret generic gradvine-certs" ]\nshift 4\nfor flag; do\n'
+        '  entry=${flag#--from-file=}\n  cp "${entry#*=}" "secret/${entry%%=*}"\ndone\n'
+    )
+    stand_in.chmod(0o755)
+    there = {path.name: path.read_bytes() for path in (home / "secret").iterdir()}
+    for path in (home / "secret").iterdir():
+        path.unlink()
+    environ = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    script = block.replace("certs/", "certs-of-all/").replace("ls certs", "ls certs-of-all")
+    subprocess.run(["sh", "-euc", script], cwd=home, env=environ, check=True)
+    assert {path.name: path.read_bytes() for path in (home / "secret").iterdir()} == there
 
 
 def test_a_pod_without_a_key_or_a_node_does_not_start(home, pod):
