@@ -98,15 +98,19 @@ def test_looking_back_stays_where_it_is_until_now_is_asked_for(live, run):
     assert window.text("#state") == "live"
 
 
-def test_another_story_replaces_everything_but_the_reader_s_choice(live):
+def test_another_story_replaces_everything_but_what_is_looked_at(live):
     watcher, window = live
     window.page.click("#peers tbody button >> text=n2")
+    window.page.fill("#time", "2")
+    assert window.text("#clock") == "3.0 s"
     other = Run(9)
     watcher.begin_anew({**other.story(5, 5), "title": "another"})
     window.page.wait_for_selector("#peers tbody tr:nth-child(9)")
     assert window.text("#title") == "another"
     assert window.ask(f"[{GRAPH}.nodes().length, {GRAPH}.edges().length]") == [9, len(other.pairs)]
     assert "picked" in window.peer("n2")
+    assert window.text("#clock") == "3.0 s"
+    assert window.text("#state") == "looking back"
 
 
 def test_peers_that_join_later_have_no_past(run, watch, open_page):

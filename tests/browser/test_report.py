@@ -217,8 +217,8 @@ def test_a_finger_on_the_network_scrolls_or_picks(run, open_report):
     x, y = box["x"] + spot["x"], box["y"] + spot["y"]
     fingers = window.page.context.new_cdp_session(window.page)
     fingers.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
-    for k in range(1, 9):
-        fingers.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y - 25 * k}]})
+    for way in (5, 14, 25, 60, 110, 160, 210):
+        fingers.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y - way}]})
     fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     window.page.wait_for_function("scrollY > 100")
     assert window.text("#picked") == ""
