@@ -39,6 +39,8 @@ class Node(NamedTuple):
 def load_graph(path: Path | str) -> nx.Graph:
     """A connected simple graph from a file; its nodes are named as they are there.
 
+    Edges have a ``delay`` and a ``bandwidth`` where a plan says so of them.
+
     Parameters
     ----------
     path : str or Path
@@ -55,8 +57,8 @@ def load_graph(path: Path | str) -> nx.Graph:
     start, ending = text.lstrip()[:1], Path(path).suffix.lower()
     try:
         if ending == ".json" or start == "{":
-            nodes, links = _read_plan(text)
-        elif ending == ".graphml" or start == "<":
+            return _read_plan(text)
+        if ending == ".graphml" or start == "<":
             nodes, links = _read_graphml(text)
         else:
             nodes, links = _read_edge_list(text)
@@ -112,10 +114,14 @@ def _read_edge_list(text: str) -> tuple[list[Node], list[Link]]:
     return [Node(link.where, name) for link in links for name in link[1:]], links
 
 
-def _read_plan(text: str) -> tuple[list[Node], list[Link]]:
+def _read_plan(text: str) -> nx.Graph:
     plan = plan_from_json(text)
     nodes = [Node(f"nodes[{k}]", node.name) for k, node in enumerate(plan.nodes)]
-    return nodes, [Link(f"edges[{k}]", edge.a, edge.b) for k, edge in enumerate(plan.edges)]
+    graph = _join(nodes, [Link(f"edges[{k}]", edge.a, edge.b) for k, edge in enumerate(plan.edges)])
+    for edge in plan.edges:
+        said = {"delay": edge.delay, "bandwidth": edge.bandwidth}
+        graph.edges[edge.a, edge.b].update({key: value for key, value in said.items() if value is not None})
+    return graph
 
 
 def _read_graphml(text: str) -> tuple[list[Node], list[Link]]:

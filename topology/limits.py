@@ -100,7 +100,7 @@ def read_node_values(path: Path | str, nodes: Sequence[str], what: str, default:
 def _entries(path: Path | str, nodes: Sequence[str], count: int, what: str) -> Iterator[Entry]:
     known, form = set(nodes), ("name," if count == 1 else "a,b,") + what
     seen: dict[frozenset[str], int] = {}
-    for k, (line, cells) in enumerate(_rows(path, what)):
+    for k, (line, cells) in enumerate(read_rows(path, what)):
         where = f"{path}, line {line}"
         if len(cells) != count + 1:
             raise PlanError(f"{where}: it is {shown(','.join(cells))}, write {form} with commas between.")
@@ -121,7 +121,8 @@ def _entries(path: Path | str, nodes: Sequence[str], count: int, what: str) -> I
         raise PlanError(f"{path} has no {what} in it: write a line {form}, or leave the file out.")
 
 
-def _rows(path: Path | str, what: str) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: Path | str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with its line; a :class:`PlanError` when it is none."""
     lines = load_text(path, f"{what} file").split("\n")
     reader = csv.reader((line.partition("#")[0].strip() for line in lines), strict=True, skipinitialspace=True)
     try:

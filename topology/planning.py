@@ -13,6 +13,7 @@ import numpy as np
 from topology.families import FAMILIES, FILE, make_graph
 from topology.files import node_order
 from topology.limits import read_link_values, read_node_values
+from topology.links import describe_links
 from topology.orientation import orient
 from topology.plan import VERSION, Node, Plan, PlanEdge
 from topology.problem import Problem, Stop, Watch
@@ -25,11 +26,15 @@ HTTP_PORT = 9700
 
 
 class Demands(NamedTuple):
-    """CSV files with what exchanges cost and how much links and peers can bear; see ``topology.limits``."""
+    """CSV files with what exchanges cost, how much links and peers can bear, and what links are like.
+
+    See ``topology.limits`` and, for the last, ``topology.links``.
+    """
 
     link_costs: Path | str | None = None
     capacities: Path | str | None = None
     budgets: Path | str | None = None
+    links: Path | str | None = None
 
 
 def build_plan(
@@ -88,15 +93,22 @@ def build_plan(
     graph = make_graph(family, n, degree=degree, probability=probability, radius=radius, seed=seed)
     names = node_order(graph)
     nodes = _place(names, host, port, http_port, named_hosts)
+    if demands and demands.links:
+        describe_links(demands.links, graph)
     problem = pose_problem(graph, names, demands or Demands())
     edge_rates, record = choose_rates(rates, problem, names=names, stop=stop, watch=watch, solver=solver)
     edge_weights = choose_weights(weights, problem.n, problem.ends, stop or Stop())
     edges = (
-        PlanEdge(names[a], names[b], float(rate), float(weight), float(cost))
+        _edge(names[a], names[b], float(rate), float(weight), float(cost), graph)
         for (a, b), rate, weight, cost in zip(problem.ends, edge_rates, edge_weights, problem.costs, strict=True)
     )
     kind = f"{FILE}{Path(family.removeprefix(FILE)).name}" if family.startswith(FILE) else family
     return Plan(VERSION, kind, seed, nodes, tuple(edges), record)
+
+
+def _edge(a: str, b: str, rate: float, weight: float, cost: float, graph: nx.Graph) -> PlanEdge:
+    said = graph.edges[a, b]
+    return PlanEdge(a, b, rate, weight, cost, said.get("delay"), said.get("bandwidth"))
 
 
 def options_of(family: str) -> tuple[str, ...]:
@@ -116,7 +128,7 @@ def pose_problem(graph: nx.Graph, names: Sequence[str], demands: Demands) -> Pro
     pairs = sorted(tuple(sorted((position[a], position[b]))) for a, b in graph.edges)
     owned = orient([(names[i], names[j]) for i, j in pairs])
     ends = np.array([(position[a], position[b]) for a, b in owned], dtype=np.int64)
-    costs, capacities, budgets = demands
+    costs, capacities, budgets, _ = demands
     return Problem.of(
         len(names),
         ends,

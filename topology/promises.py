@@ -53,7 +53,17 @@ def promises(plan: Plan, model_bytes: int) -> dict[str, Any]:
         "bytes_sent": {"mean": float(sent.mean() * model_bytes), "max": float(sent.max() * model_bytes)},
         "model_bytes": model_bytes,
         "digest": plan.digest,
+        **_links(plan),
     }
+
+
+def _links(plan: Plan) -> dict[str, Any]:
+    """Least and most of what is said of links, and of how many; nothing where nothing is."""
+    figures = {}
+    for key in ("delay", "bandwidth"):
+        if said := [value for edge in plan.edges if (value := getattr(edge, key)) is not None]:
+            figures[f"link_{key}"] = {"min": min(said), "max": max(said), "edges": len(said)}
+    return figures
 
 
 def uniform_cost(n: int, ends: Ends, costs: Reals) -> float:

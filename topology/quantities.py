@@ -43,6 +43,11 @@ def size_text(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
+def rate_text(bytes_s: float) -> str:
+    """Bytes a second, likewise."""
+    return f"{size_text(bytes_s)}/s"
+
+
 def duration_text(seconds: float) -> str:
     """Seconds, or milliseconds where they are less than one.
 

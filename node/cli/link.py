@@ -61,11 +61,11 @@ def _show(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from topology.quantities import duration_text, size_text
+    from topology.quantities import duration_text, rate_text, size_text
 
     table = Table("link", "state", "delay", "bandwidth", "carried", "connections")
     for each in found:
-        limit = "–" if each["bandwidth"] is None else f"{size_text(each['bandwidth'])}/s"
+        limit = "–" if each["bandwidth"] is None else rate_text(each["bandwidth"])
         figures = (duration_text(each["delay"]), limit, size_text(each["bytes"]), str(each["connections"]))
         table.add_row(f"{each['a']} – {each['b']}", each["state"], *figures)
     Console().print(table)

@@ -78,6 +78,16 @@ Budgets = Annotated[
         rich_help_panel=RATES,
     ),
 ]
+LinkNatures = Annotated[
+    Path | None,
+    typer.Option(
+        "--links",
+        metavar="CSV",
+        help="What links are like, in virtual time and behind 'gradvine links': lines 'a,b,delay,bandwidth'.",
+        show_default=False,
+        rich_help_panel=GRAPH,
+    ),
+]
 MaxGap = Annotated[
     float,
     typer.Option(

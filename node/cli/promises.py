@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topology.quantities import size_text
+from topology.quantities import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from topology.plan import Plan
@@ -44,12 +44,17 @@ def _table(figures: dict[str, Any]) -> Table:
 def _graph_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     degree = figures["degree"]
     span = f"{degree['min']} to {degree['max']}" if degree["min"] < degree["max"] else degree["min"]
-    return [
+    rows = [
         ("edges", str(figures["edges"]), f"a peer has {span}, {degree['mean']:.3g} on average"),
         ("edges owned", str(figures["edges_owned_max"]), "the most by one peer, who starts their exchanges"),
         ("diameter", str(figures["diameter"]), "hops"),
         ("spectral gap", f"{figures['spectral_gap']:.4g}", "part of disagreement that one round removes"),
     ]
+    for key, what, text in (("link_delay", "delays", duration_text), ("link_bandwidth", "bandwidths", rate_text)):
+        if said := figures.get(key):
+            least_and_most = dict.fromkeys((text(said["min"]), text(said["max"])))
+            rows.append((what, " to ".join(least_and_most), f"of {said['edges']} links, one way"))
+    return rows
 
 
 def _rate_rows(figures: dict[str, Any]) -> list[tuple[str, str, str]]:

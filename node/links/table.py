@@ -10,7 +10,7 @@ from typing import Any
 from node.errors import ConfigError, unknown
 from node.links.link import Link
 from topology.plan import DELAY_MAX_S, Plan
-from topology.quantities import duration_text, size_text
+from topology.quantities import duration_text, rate_text
 
 log = logging.getLogger(__name__)
 
@@ -90,5 +90,5 @@ def _check(what: str, value: Any, least: float, most: float, write: str) -> None
 
 def say(link: Mapping[str, Any]) -> str:
     """How a link is, in words, from what :meth:`Link.describe` gives."""
-    limit = "no limit" if link["bandwidth"] is None else f"{size_text(link['bandwidth'])}/s"
+    limit = "no limit" if link["bandwidth"] is None else rate_text(link["bandwidth"])
     return f"{link['a']} – {link['b']} is {link['state']}: {duration_text(link['delay'])} one way, {limit}"
