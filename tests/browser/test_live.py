@@ -110,6 +110,7 @@ def test_another_story_replaces_everything_but_what_is_looked_at(live):
     assert window.ask(f"[{GRAPH}.nodes().length, {GRAPH}.edges().length]") == [9, len(other.pairs)]
     assert "picked" in window.peer("n2")
     assert window.text("#clock") == "3.0 s"
+    assert window.page.input_value("#time") == "2"
     assert window.text("#state") == "looking back"
 
 
