@@ -27,7 +27,8 @@ RUN pip install --no-deps --no-build-isolation .
 
 FROM python:3.11-slim
 COPY --from=build /opt/gradvine /opt/gradvine
-ENV PATH=/opt/gradvine/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+# gRPC's own lines about lost connections say nothing that the daemon's do not.
+ENV PATH=/opt/gradvine/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 GRPC_VERBOSITY=ERROR
 RUN mkdir /peer && chown 10001:10001 /peer
 USER 10001:10001
 WORKDIR /peer
