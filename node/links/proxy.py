@@ -79,7 +79,7 @@ class Proxy:
         try:
             with trio.fail_after(CONNECT_S):
                 far = await trio.open_tcp_stream(host.strip("[]"), int(port))
-        except (OSError, trio.TooSlowError) as error:
+        except (OSError, UnicodeError, trio.TooSlowError) as error:
             log.debug("%s can't reach %s at %s: %s", source, door.target, door.address, error)
             return
         async with far:
@@ -105,8 +105,9 @@ async def open_door(door: Door) -> list[trio.SocketListener]:
     host, _, port = door.listen.rpartition(":")
     try:
         return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
-    except OSError as error:
-        raise NetworkError(f"can't listen on {door.listen}: {error.strerror or error}.") from None
+    except (OSError, UnicodeError) as error:  # the latter for a host such as a..b
+        reason = getattr(error, "strerror", None) or error
+        raise NetworkError(f"can't listen on {door.listen}: {reason}.") from None
 
 
 def allow_many_connections() -> None:

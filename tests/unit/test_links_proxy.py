@@ -180,11 +180,12 @@ def test_who_calls_from_nowhere_is_refused_and_told_of_once(caplog: pytest.LogCa
     trio.run(test)
 
 
-def test_a_peer_that_is_not_there_ends_the_call() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "a..b"])
+def test_a_peer_that_is_not_there_ends_the_call(host: str) -> None:
     async def test() -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
-            door = Door("127.0.0.1:0", "n1", f"127.0.0.1:{taken.getsockname()[1]}", "n0")
+            door = Door("127.0.0.1:0", "n1", f"{host}:{taken.getsockname()[1]}", "n0")
             proxy = Proxy(Links(slow_ring()), Sources([]))
             with trio.fail_after(HANG_S):
                 async with trio.open_nursery() as nursery:
@@ -193,7 +194,7 @@ def test_a_peer_that_is_not_there_ends_the_call() -> None:
                     port = listeners[0].socket.getsockname()[1]
                     assert await trio.to_thread.run_sync(call_from, "127.0.0.1", port) == b""
                     with pytest.raises(NetworkError, match="can't listen on"):
-                        await open_door(replace(door, listen=f"127.0.0.1:{port}"))
+                        await open_door(replace(door, listen=f"{host}:{port}"))
                     nursery.cancel_scope.cancel()
 
     trio.run(test)
