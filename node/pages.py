@@ -33,14 +33,15 @@ class Page:
     body: bytes
 
 
-class _Server(ThreadingHTTPServer):
+class BoundedServer(ThreadingHTTPServer):
+    """Serves so many requests at once, each in a thread that holds up nobody's end, and hangs up on the rest."""
+
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[], Page]]) -> None:
-        self.pages = pages
-        self._room = threading.BoundedSemaphore(REQUESTS_MAX)
-        super().__init__(address, _Request)
+    def __init__(self, address: tuple[str, int], handler: type[PatientRequest], requests_max: int) -> None:
+        self._room = threading.BoundedSemaphore(requests_max)
+        super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._room.acquire(blocking=False):
@@ -49,31 +50,52 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        # The socket's own timeout begins again with every byte: one who sends them singly would stay for ever.
-        patience = threading.Timer(PATIENCE_S, _hang_up, (request,))
-        patience.daemon = True
-        patience.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
-            patience.cancel()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a monitoring request failed", exc_info=True)
+        log.debug("a request for a page failed", exc_info=True)
 
 
-def _hang_up(request: socket.socket) -> None:
-    with suppress(OSError):  # it has just been closed
-        request.shutdown(socket.SHUT_RDWR)
+class PatientRequest(BaseHTTPRequestHandler):
+    """A request that has :data:`PATIENCE_S` seconds in all, unless it calls its patience off, and says little."""
 
-
-class _Request(BaseHTTPRequestHandler):
-    server: _Server
-    timeout = PATIENCE_S
     server_version, sys_version = "gradvine", ""
     error_message_format = "%(code)d %(message)s\n"
     error_content_type = "text/plain"
+
+    def setup(self) -> None:
+        super().setup()
+        # The socket's own timeout begins again with every byte: one who sends them singly would stay for ever.
+        self.patience = threading.Timer(PATIENCE_S, hang_up, (self.connection,))
+        self.patience.daemon = True
+        self.patience.start()
+
+    def finish(self) -> None:
+        self.patience.cancel()
+        super().finish()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a probe every second is not worth a line."""
+
+
+def hang_up(connection: socket.socket) -> None:
+    """End a connection from this side, whoever is reading or writing."""
+    with suppress(OSError):  # it has just been closed
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Server(BoundedServer):
+    def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[], Page]]) -> None:
+        self.pages = pages
+        super().__init__(address, _Request, REQUESTS_MAX)
+
+
+class _Request(PatientRequest):
+    server: _Server
+    timeout = PATIENCE_S
 
     def do_GET(self) -> None:
         answer = self.server.pages.get(self.path.partition("?")[0])
@@ -86,9 +108,6 @@ class _Request(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(page.body)))
         self.end_headers()
         self.wfile.write(page.body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a probe every second is not worth a line."""
 
 
 @contextmanager

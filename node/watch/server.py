@@ -5,34 +5,31 @@ Theory of operation
 Whoever opens ``/events`` gets the whole story and from then on every frame, out of a queue of its own. A viewer whose
 queue is full does not keep up and is hung up on; its browser comes again by itself and begins with the whole story.
 
-Only GET is understood, no answer holds the text of an exception, and a request must have been written within
-:data:`PATIENCE_S`. A page of another site may have its name point here: what asks for anything but an address, this
-machine or a name that was allowed is refused.
+Only GET is understood, no answer holds the text of an exception, and a request is read for no longer than those of
+other pages, see ``node/pages.py``. Another site may have its name point here: what asks for anything but an address,
+this machine or a name that was allowed is refused.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import logging
 import queue
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from node.errors import NetworkError
+from node.pages import BoundedServer, PatientRequest, hang_up
 from node.watch.page import content_security_policy
-
-log = logging.getLogger(__name__)
 
 VIEWERS_MAX = 32
 OTHERS_MAX = 16
 """Requests that may be served beside the viewers."""
 BACKLOG_MAX = 32
 """Messages that may wait for a viewer."""
-PATIENCE_S = 5.0
+WRITE_S = 5.0
+"""A viewer takes at least something of what is written within this time."""
 STILL_HERE_S = 15.0
 FAREWELL_S = 1.0
 END = None
@@ -80,7 +77,7 @@ class Audience:
                 waiting.put_nowait(message)
             except queue.Full:
                 del self._viewers[waiting]
-                _hang_up(connection)
+                hang_up(connection)
 
     def dismiss(self) -> None:
         """The stream is over for all, when they have read what waits for them; they have a moment for that."""
@@ -89,7 +86,7 @@ class Audience:
                 try:
                     waiting.put_nowait(END)
                 except queue.Full:
-                    _hang_up(connection)
+                    hang_up(connection)
             self.lock.wait_for(lambda: not self._viewers, FAREWELL_S)
 
 
@@ -97,37 +94,13 @@ def _message(name: str, text: str) -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
-def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):  # it has just been closed
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], page: str, audience: Audience, allowed: Collection[str]) -> None:
         self.page, self.policy, self.audience = page.encode(), content_security_policy(page), audience
         self.allowed = {name.lower() for name in allowed}
-        self._room = threading.BoundedSemaphore(VIEWERS_MAX + OTHERS_MAX)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        super().__init__(address, _Request)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a viewer's request failed", exc_info=True)
+        super().__init__(address, _Request, VIEWERS_MAX + OTHERS_MAX)
 
     def knows(self, host: str) -> bool:
         """Whether a Host header names this server and can't be another site's name."""
@@ -140,26 +113,12 @@ class _Server(ThreadingHTTPServer):
         return False
 
 
-class _Request(BaseHTTPRequestHandler):
+class _Request(PatientRequest):
     server: _Server
-    timeout = PATIENCE_S
-    server_version, sys_version = "gradvine", ""
-    error_message_format = "%(code)d %(message)s\n"
-    error_content_type = "text/plain"
-
-    def setup(self) -> None:
-        super().setup()
-        # The socket's own timeout begins again with every byte: one who sends them singly would stay for ever.
-        self._patience = threading.Timer(PATIENCE_S, _hang_up, (self.connection,))
-        self._patience.daemon = True
-        self._patience.start()
-
-    def finish(self) -> None:
-        self._patience.cancel()
-        super().finish()
+    timeout = WRITE_S
 
     def do_GET(self) -> None:
-        self._patience.cancel()
+        self.patience.cancel()  # viewers stay
         path = self.path.partition("?")[0]
         if not self.server.knows(self.headers.get("Host", "")):
             self.send_error(403, "Unknown host: allow it with --allow-host")
@@ -198,9 +157,6 @@ class _Request(BaseHTTPRequestHandler):
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
 
 
 def _next(waiting: queue.Queue[bytes | None]) -> bytes | None:

@@ -200,7 +200,7 @@ def test_every_answer_tells_the_browser_to_be_strict(port: int) -> None:
 
 
 def test_who_asks_too_slowly_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE_S", 0.2)
+    monkeypatch.setattr("node.pages.PATIENCE_S", 0.1)
     with socket.create_connection(("127.0.0.1", port), HANG_S) as stream:
         stream.sendall(b"GET / HT")
         assert stream.recv(1) == b""
