@@ -86,9 +86,9 @@ class Run:
             "accuracy": [four(v) if here else None for v, here in zip(accuracy, there, strict=True)],
             "loss": [four(v) if here else None for v, here in zip(loss, there, strict=True)],
             "distance": [None] * self.n,
-            "steps": [int(v) for v in t * 20 * self.pace],
+            "steps": [int(four(v)) for v in np.round(t * 20 * self.pace)],
             "round": [None] * self.n,
-            "sent": [int(v) for v in sent],
+            "sent": [int(four(v)) for v in sent],
             "stale": [four(t - self.gone[0]) if not here else four(self.random.uniform(0, 1)) for here in there],
             "achieved": [four(v) for v in achieved],
             "apart": [four(v) for v in apart],
@@ -133,7 +133,7 @@ class Run:
             ),
             ("slowest edge", "80 %", slowest.replace("%", " %"), False, "of its rate"),
             ("χ1·χ2 of the rates", "0.31", "0.33", True, "at most ½"),
-            ("exchange time, 99 %", "0.5 units", "0.12 units", True, ""),
+            ("exchange time, 99 %", "0.5 units", "0.12 units", True, "of the slowest peer"),
             ("local steps behind", "0", "–", None, "not measured"),
         ]
         return [dict(zip(("what", "asked", "achieved", "well", "hint"), row, strict=True)) for row in rows]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.browser.conftest import GRAPH
 from tests.browser.stories import Run, four, spread
+from tests.unit.story_form import check_story
 
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>&amp;"
 
@@ -21,6 +22,12 @@ def report(run, open_report):
     """A minute of them, as a report."""
     story = run.story(60, 60, live=False)
     return story, open_report(story)
+
+
+@pytest.mark.parametrize("n", [4, 8, 100])
+@pytest.mark.parametrize("live", [True, False])
+def test_stories_of_these_tests_are_like_those_of_runs(n, live):
+    check_story(Run(n, gone=(5, 9)).story(12, 6, live))
 
 
 def charts(window) -> list[str]:

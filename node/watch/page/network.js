@@ -96,7 +96,7 @@ function edgeStyle(c, many) {
 
 // Labels on light shades are dark, on dark ones light; viridis gets lighter all along.
 function inkOn(share) {
-  return share > 0.55 ? '#10141a' : '#ffffff';
+  return share > 0.45 ? '#10141a' : '#ffffff';
 }
 
 // On a circle, straight lines to the next node but one would hide behind the node between: they bow inwards.
