@@ -125,7 +125,7 @@ CASES = [
     Case("ExchangesLong", "short", "15m", {"gradvine_exchange_p99_units": "0.1x60", INFO % "dadao": "1x60", **LEARNS}),
     Case("NoProgress", "nothing", "30m", {GRADIENTS: "0+100x10 1000x60", **RUNS}, ("n0",)),
     Case("NoProgress", "a little", "30m", {GRADIENTS: "0+1x60", **RUNS}),
-    Case("NoProgress", "long units", "30m", {GRADIENTS: "7x60", **RUNS, "gradvine_unit_seconds": "600x60"}),
+    Case("NoProgress", "long units", "30m", {GRADIENTS: "7x60", **RUNS, "gradvine_unit_seconds": "5x60"}),
     Case("NoProgress", "not its turn", "30m", {GRADIENTS: "7x60", INFO % "modest": "1x60", **RUNS}),
     Case("NoProgress", "it waits", "30m", {GRADIENTS: "7x60", **RUNS, 'gradvine_phase{phase="learning"}': "0x60"}),
     Case("NetworkNoProgress", "nobody", "30m", {GRADIENTS: "7x60", f"{GRADIENTS}@n1": "9x60", **RUNS}, ("",)),

@@ -137,9 +137,9 @@ def test_every_recorded_figure_is_used(rules, dashboard):
 
 
 def test_every_label_that_is_asked_for_has_that_value(rules, dashboard, told):
-    values = told["gradvine_refused_total"]["reason"] | {"dadao", "modest"}
+    values = told["gradvine_refused_total"]["reason"] | {"dadao", "modest", "fedavg"}
     assert told["gradvine_refused_total"]["reason"] == {reason.value for reason in Reason}
-    assert {"dadao", "modest"} <= set(ALGORITHMS)
+    assert {"dadao", "modest", "fedavg"} <= set(ALGORITHMS)
     values |= told["gradvine_phase"]["phase"] | told["gradvine_peers"]["state"]
     for text in expressions(rules, dashboard):
         for matchers in LABELS.findall(text):
