@@ -169,6 +169,24 @@ def test_before_any_peer_answers_the_page_says_so(run, watch, open_page):
     assert window.page.is_hidden("#player")
 
 
+def test_before_there_are_figures_nothing_is_drawn_and_then_the_first_choice_is(run, watch, open_page):
+    blank = {key: [None] * 8 for key in ("accuracy", "loss", "steps")} | {"sent": [0] * 8, "state": "n" * 8}
+    curves = {"accuracy": None, "loss": None, "distance": None, "apart": None, "sent": 0}
+    watcher = watch({**run.story(1, 1), "frames": [{**run.frame(1), **blank, "curves": curves}]})
+    window = open_page(watcher.url)
+    window.page.wait_for_selector("#state[data-state=live]")
+    assert window.text("#figure-mean") == "–"
+    assert window.text("#figure-alive") == "0 of 8"
+    assert window.page.locator(".chart:visible").count() == 0
+    watcher.tell(run.frame(2))
+    window.page.wait_for_selector("#clock >> text=2.0")
+    assert window.page.input_value("#colour-by input:checked") == "accuracy"
+    window.page.check("#colour-by input[value=stale]", force=True)
+    watcher.tell(run.frame(3))
+    window.page.wait_for_selector("#clock >> text=3.0")
+    assert window.page.input_value("#colour-by input:checked") == "stale"
+
+
 def test_charts_make_room_for_those_that_have_data_later(run, watch, open_page):
     blank = {"loss": None, "apart": None, "distance": None}
     young = [{**frame, "curves": {**frame["curves"], **blank}} for frame in run.story(5, 5)["frames"]]

@@ -55,7 +55,7 @@ class Chart {
     const stale = this.version !== view.version || this.picked !== view.picked || !this.plot;
     if (stale) {
       this.columns = columnsOf(view, this.spec);
-      this.host.hidden = !this.columns[1].some(known);
+      this.host.hidden = !this.columns[1].some((value) => known(value) && (value > 0 || this.spec.key !== 'sent'));
     }
     if (this.host.hidden) return;
     if (!this.plot) this.plot = new uPlot(this.options(), this.columns, this.frame);
@@ -77,7 +77,7 @@ class Chart {
       scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: log ? logRange : linearRange } },
       axes: [
         { ...axis, size: 26, values: (_, ticks) => ticks.map(axisTime), space: 70 },
-        { ...axis, size: AXIS_PX, space: 26, values: (_, ticks) => ticks.map((v) => whole(text(v))), ...(log ? LOG_AXIS : {}) },
+        { ...axis, size: AXIS_PX, space: 20, values: (_, ticks) => ticks.map((v) => whole(text(v))), ...(log ? LOG_AXIS : {}) },
       ],
       series: [{}, line(c.accent, 1.8, few), ...(band ? [edge, edge] : []), line(c.picked, 2, few)],
       bands: band ? [{ series: [2, 3], fill: c.band }] : [],

@@ -21,7 +21,7 @@ class Legend {
 
   draw(view, states) {
     const keys = Object.keys(MEASURES).filter((key) => (key === 'stale' ? view.story.live : key in view.extents));
-    if (!keys.includes(view.colourBy)) view.colourBy = keys[0] ?? null;
+    view.colourBy = keys.includes(view.colourWish) ? view.colourWish : keys[0] ?? null;
     this.offer(keys, view);
     this.host.firstChild.hidden = !view.colourBy;
     if (view.colourBy) this.scale(view);

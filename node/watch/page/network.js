@@ -61,7 +61,7 @@ function graphStyle(c, { size, many }) {
       'text-background-opacity': 0.85, 'text-background-padding': 2, 'text-background-shape': 'roundrectangle',
     } },
     { selector: 'node.n', style: {
-      'background-color': c.page, 'border-color': c.line, 'border-style': 'dashed', 'border-width': 1.5 } },
+      'background-color': c.page, 'border-color': c.soft, 'border-style': 'dashed', 'border-width': 1.5 } },
     { selector: 'node.m, node.d', style: { 'border-color': c.accent, 'border-width': 3 } },
     { selector: 'node.e', style: { shape: 'round-rectangle' } },
     { selector: 'node.s', style: { 'outline-color': c.slow, 'outline-width': many ? 2 : 3, 'outline-offset': 2 } },

@@ -13,7 +13,7 @@ function start() {
     new Promises(), new Peers(byId('peers'), pick), player, { draw: tellPicked },
   );
   makeTheme(byId('theme'), () => { network.restyle(); charts.restyle(); redraw(); });
-  byId('colour-by').addEventListener('change', (event) => { view.colourBy = event.target.value; redraw(); });
+  byId('colour-by').addEventListener('change', (event) => { view.colourWish = event.target.value; redraw(); });
   const story = JSON.parse(byId('story').textContent);
   if (story) view.take(story);
   else listen(view, redraw);

@@ -12,6 +12,7 @@ class View {
     this.shown = null;
     this.picked = null;
     this.colourBy = null;
+    this.colourWish = null;
     this.version = 0;
     this.take(null);
   }
