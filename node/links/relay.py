@@ -6,9 +6,9 @@ Each direction reads a piece, waits until the link has sent it, and hands it on 
 task does all that. With one, what is in flight lies in a queue, and a second task hands it on for as long as there is
 something in it. The end of a stream travels like a piece and ends one direction only.
 
-A link that is cut stops both tasks where they are: nothing is read, handed on or closed, so that the peers find out as
-they would if a cable were pulled, and once it is whole again bytes that were sent before arrive late, as they would
-from a TCP that has kept trying. A connection of which one end has meanwhile gone is closed then.
+Over a link that is cut nothing is handed on and nothing is closed, and what is in flight stays there, so that the peers
+find out as they would if a cable were pulled; once it is whole again bytes that were sent before arrive late, as they
+would from a TCP that has kept trying. A connection of which one end has meanwhile gone is closed then.
 
 Invariants
 ----------
@@ -60,7 +60,6 @@ class Direction:
                 await self._carry(early[start : start + step])
             while True:
                 data = await self._source.receive_some(self._link.piece_bytes)
-                await self._link.healed()
                 await self._carry(bytes(data))
                 if not data:
                     return

@@ -190,6 +190,42 @@ def test_who_is_behind_a_cut_does_not_learn_that_the_other_has_gone() -> None:
     run(test)
 
 
+class Resetting(trio.abc.ReceiveStream):
+    """A stream that its other end has reset."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise trio.BrokenResourceError
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_stream_that_breaks_ends_both_but_not_across_a_cut(cut: bool) -> None:
+    async def test() -> None:
+        link = Link("a", "b")
+        if cut:
+            link.cut()
+        far, called = trio.testing.memory_stream_pair()
+        near = trio.StapledStream(trio.testing.memory_stream_pair()[0], Resetting())
+        async with trio.open_nursery() as nursery:
+
+            async def carry() -> None:
+                await relay(link, "a", "b", (near, far))
+                await far.aclose()
+
+            nursery.start_soon(carry)
+            if cut:
+                await nothing_comes(called, 1000.0)
+                assert link.connections == 1
+                link.heal()
+            assert await called.receive_some() == b""
+        assert link.connections == 0
+
+    run(test)
+
+
 def test_a_link_that_is_cut_again_before_anything_got_through_stays_cut() -> None:
     async def test() -> None:
         link = Link("a", "b")

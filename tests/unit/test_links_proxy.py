@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from typer.testing import CliRunner
 
 from node.cli import app
@@ -89,6 +90,22 @@ def test_a_known_caller_costs_one_question_and_many_strangers_few() -> None:
         assert hosts.asked <= 1 + 2 * 2
 
     trio.run(test)
+
+
+def test_a_name_service_that_hangs_holds_nobody_up_for_long() -> None:
+    async def hang(name: str) -> set[str]:
+        if name == "n0":
+            return {"10.0.0.1"}
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def test() -> None:
+        sources = Sources(["n0", "n1"], hang)
+        assert await sources.who("10.0.0.9") is None
+        assert await sources.who("10.0.0.1") == "n0"
+        assert trio.current_time() == pytest.approx(2.0)
+
+    trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize(
