@@ -211,13 +211,15 @@ class Follower:
     def _end(self, now_s: float, events: list[dict[str, Any]], concluded: bool) -> list[dict[str, Any]]:
         """Whether the run is over; the peers that fell silent together at its end have ended."""
         self._gone_s |= {one["peer"]: now_s for one in events if one["kind"] == "gone"}
-        there = {name: peer for name, peer in self._peers.items() if peer.state != "n"}
+        there = {name: peer for name, peer in self._peers.items() if peer.asked and peer.state != "n"}
         over = bool(there) and all(peer.state in AWAY for peer in there.values())
         over = over and (now_s - self._heard_s >= OVER_S or all(peer.state == "e" for peer in there.values()))
         if concluded:
             over = True
             for peer in there.values():
                 peer.state = "g" if peer.state == "g" else "e"
+        for peer in self._peers.values():  # nobody tells any more of who can't be asked
+            peer.state = "e" if over and not peer.asked and peer.state in "ls" else peer.state
         if not over or self.story.over:
             self.story.over = over
             return []
@@ -262,13 +264,14 @@ class Follower:
             self.story.merged = {"accuracy": None, "models": models}
 
     def _achieved(self, answers: Sequence[Answer]) -> Achieved:
-        unit_s = next((answer.unit_seconds for answer in answers if answer.unit_seconds), None)
+        units_s = [answer.unit_seconds for answer in answers if answer.unit_seconds]
+        unit_s = median_high(units_s) if units_s else None
         asked: dict[tuple[str, str], float] = {}
         edges = []
         for (a, b), hz, counted in zip(self._scene.pairs, self._scene.asked, self._counted, strict=True):
             if hz and unit_s:
                 asked[a, b] = hz * unit_s
-                tally = counted.over(KEPT_S) if self._peers[b].there else None
+                tally = counted.over(KEPT_S) if self._peers[b].state not in AWAY else None
                 edges += [EdgeRate(a, b, asked[a, b], tally.count, tally.seconds / unit_s)] if tally else []
         return Achieved(
             answers[0].algorithm if answers else "",

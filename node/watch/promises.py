@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from node.keeping_up import BEHIND_MAX, EXPECTED_MIN
@@ -70,7 +70,7 @@ def promise(plan: Plan | None, achieved: Achieved) -> list[dict[str, Any]]:
     return [
         *_exchanges(achieved),
         *_slowest(achieved),
-        *_chis(achieved),
+        *(_chis(achieved) if plan else []),  # of a part of the network they say nothing
         *_exchange_time(achieved),
         *_behind(achieved),
         *_gap(plan),
@@ -118,12 +118,12 @@ def _chis(achieved: Achieved) -> list[dict[str, Any]]:
     well = None
     if made is not None and most < math.inf:
         well = made <= WORTH_A_WORD * most or _explained(edges, made)
-    hint = "of the rates: how slowly all agree" + (f"; {most:g} at most" if most < math.inf else "")
+    hint = "of the rates: how slowly all agree" + (f"; {most:g} at most, but for chance" if most < math.inf else "")
     asked, achieves = (NONE if value is None else f"{value:.3g}" for value in (planned, made))
     return [_row("χ1·χ2", asked, achieves, well, hint)]
 
 
-@cache
+@lru_cache(maxsize=4)
 def _product(rates: tuple[tuple[tuple[str, str], float], ...]) -> float | None:
     return chi1_chi2(dict(rates))
 

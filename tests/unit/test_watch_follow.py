@@ -285,3 +285,16 @@ def test_without_a_plan_all_comes_from_the_peers() -> None:
     }
     assert {edge["asked"] for edge in story["edges"]} == {4}
     assert told["frame"]["state"] == "lll", "n2 can't be asked, and others say that it is there"
+
+
+def test_a_run_of_which_only_some_can_be_asked_is_over_when_these_have_ended() -> None:
+    watcher = Watcher(plan=False, keys=["one"])
+    told = {}
+    for t in range(10, 15):
+        told = watcher.look(by={"one": answer("n1", seconds=float(t), peers={"n0": near(exchanges=4 * t)})})
+    row = {row["what"]: row for row in told["promises"]}["exchanges a second"]
+    assert (row["asked"], row["achieved"]) == ("4", "4")
+    watcher.look(by={"one": answer("n1", phase="merging", seconds=15.0, peers={"n0": near()})})
+    watcher.look()
+    told = watcher.look()
+    assert (told["frame"]["state"], told["over"]) == ("ee", True)
