@@ -34,7 +34,7 @@ OWNER = 10001
 """The user that peers run as."""
 
 DESCRIBED = ("task", "options", "partition", "alpha", "seed", "dtype")
-"""What of a data set's description a setting can change."""
+"""What of a data set's description a setting can change; the rest follows from it."""
 
 
 def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
@@ -70,17 +70,15 @@ def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
 
 
 def _check_same(experiment: Experiment, record: Path) -> None:
-    kept, given = (json.loads((folder / "data" / "task.json").read_text()) for folder in (record, experiment.run_dir))
-    if changed := [key for key in DESCRIBED if kept[key] != given[key]] or [
-        key for key in kept if kept[key] != given[key]
-    ]:
-        key = changed[0]
-        raise StorageError(
-            f"these volumes hold the data of a run with {key} {kept[key]}, not {given[key]}: "
-            "begin anew with docker compose down --volumes."
-        )
     if load_plan(record / "plan.json").digest != experiment.plan.digest:
         raise StorageError("these volumes are of another plan: begin anew with docker compose down --volumes.")
+    kept, given = (json.loads((folder / "data" / "task.json").read_text()) for folder in (record, experiment.run_dir))
+    for key in (*DESCRIBED, *given):
+        if kept.get(key) != given[key]:
+            raise StorageError(
+                f"these volumes hold the data of a run with {key} {kept.get(key)}, not {given[key]}: "
+                "begin anew with docker compose down --volumes."
+            )
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import pytest
 
 from node.config import RunConfig, load_config
 from node.deploy.compose import place_in_containers
-from node.deploy.volumes import fill_volumes
+from node.deploy.volumes import fill_volumes, main
 from node.errors import StorageError
 from node.shards import load_shard, load_task_json
 from node.testbed.experiment import open_experiment
-from topology.plan import load_plan
+from topology.plan import load_plan, plan_to_json
 from topology.planning import build_plan
 
 PLAN = place_in_containers(build_plan("ring", 3))
@@ -83,6 +82,7 @@ def test_a_run_begins_anew_each_time(fill, tmp_path) -> None:
         ({"task": "digits-cnn"}, "a run with task digits, not digits-cnn: begin anew with"),
         ({"seed": 1}, "a run with seed 0, not 1: begin anew with"),
         ({"partition": "dirichlet"}, "a run with partition iid, not dirichlet: begin anew with"),
+        ({"plan": place_in_containers(build_plan("ring", 4))}, "of another plan: begin anew with"),
         ({"plan": place_in_containers(build_plan("line", 3))}, "of another plan: begin anew with"),
     ],
 )
@@ -103,13 +103,19 @@ def test_other_data_than_the_volumes_hold_is_refused(fill, tmp_path, change, say
         ("lr = -1", "lr = -1 can't be used"),
     ],
 )
-def test_what_can_not_run_is_refused_in_a_sentence(settings, says) -> None:
-    from topology.plan import plan_to_json
-
+def test_what_can_not_run_is_refused_in_a_sentence(monkeypatch, capsys, settings, says) -> None:
     text = plan_to_json(PLAN)
-    words = [settings, text[:300], text[300:]]
-    done = subprocess.run([sys.executable, "-m", "node.deploy.volumes", *words], capture_output=True, text=True)
-    assert done.returncode in (10, 20)
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert says in done.stderr
+    monkeypatch.setattr(sys, "argv", ["volumes", settings, text[:300], text[300:]])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code in (10, 20)
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert says in said.err
+
+
+def test_a_plan_that_is_none_is_refused_in_a_sentence(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["volumes", "", plan_to_json(PLAN)[:300]])
+    with pytest.raises(SystemExit, match="gradvine: the plan can't be used: "):
+        main()
