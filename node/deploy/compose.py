@@ -43,6 +43,8 @@ TAKEN = {"certs", "data", "links", "watch", "report", "finish", "prometheus", "a
 LIKE_AN_ADDRESS = re.compile(r"[0-9]+|0x[0-9a-f]*|-.*|.*-")
 """What a resolver takes for a number of an address, or does not take at all."""
 
+IMAGE = re.compile(r"[a-z0-9][\w.:/@-]*")
+
 YAML_WORDS = re.compile(r"(?:y|n|yes|no|on|off|true|false|null|\d.*)")
 
 HEALTHY = (
@@ -107,8 +109,10 @@ def compose_file(
     Raises
     ------
     ConfigError
-        When the plan has a name that no container can have, or is too large.
+        When the plan has a name that no container can have, or is too large, or the image's name is none.
     """
+    if not IMAGE.fullmatch(image):
+        raise ConfigError(f"--image {image} can't be used: write a name such as gradvine or host:5000/gradvine:1.")
     placed = place_in_containers(plan, links)
     names = [node.name for node in placed.nodes]
     edge = placed.edges[0]

@@ -185,6 +185,7 @@ def test_kubernetes_gets_manifests(invoke, tmp_path) -> None:
         (["-o", "none/x.yml"], "there is no folder none"),
         (["-o", "other.yml"], "not of gradvine's making: name another"),
         (["--kubernetes", "--prometheus", "x"], "one at a time"),
+        (["--image", "x: {y"], "--image x: {y can't be used"),
     ],
 )
 def test_refusals_are_sentences(invoke, tmp_path, words, says) -> None:
