@@ -17,7 +17,8 @@ function columnsOf(view, { key, band, log }) {
   const drawable = (value) => (known(value) && (!log || value > 0) ? value : null);
   const curve = (at) => view.frames.map((frame) => drawable(at(frame.curves[key])));
   const lines = band ? [curve((c) => c?.[1]), curve((c) => c?.[2]), curve((c) => c?.[0])] : [curve((c) => c)];
-  return [view.frames.map((frame) => frame.t), ...lines, view.frames.map((frame) => drawable(pickedValue(view, frame, key)))];
+  const own = view.frames.map((frame) => drawable(pickedValue(view, frame, key)));
+  return [view.frames.map((frame) => frame.t), ...lines, own];
 }
 
 function pickedValue(view, frame, key) {
@@ -77,11 +78,14 @@ class Chart {
       scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: log ? logRange : linearRange } },
       axes: [
         { ...axis, size: 26, values: (_, ticks) => ticks.map(axisTime), space: 70 },
-        { ...axis, size: AXIS_PX, space: 20, values: (_, ticks) => ticks.map((v) => whole(text(v))), ...(log ? LOG_AXIS : {}) },
+        { ...axis, size: AXIS_PX, space: 20, values: (_, ticks) => ticks.map((v) => whole(text(v))), ...(log && LOG_AXIS) },
       ],
       series: [{}, line(c.accent, 1.8, few), ...(band ? [edge, edge] : []), line(c.picked, 2, few)],
       bands: band ? [{ series: [2, 3], fill: c.band }] : [],
-      hooks: { draw: [(plot) => this.drawMoment(plot, c)], setCursor: [() => this.tell()], ready: [(plot) => this.listen(plot)] },
+      hooks: {
+        draw: [(plot) => this.drawMoment(plot, c)], setCursor: [() => this.tell()],
+        ready: [(plot) => this.listen(plot)],
+      },
     };
   }
 
@@ -164,9 +168,10 @@ class Charts {
 
   draw(view) {
     this.charts.forEach((chart) => chart.draw(view));
-    const name = view.pickedName(), entries = [['mean', 'mean'], ['worst to best', 'band'], ...(name ? [[name, 'one']] : [])];
+    const name = view.pickedName();
     if (this.told === name) return;
     this.told = name;
-    this.keys.replaceChildren(...entries.map(([text, sign]) => make('span', {}, make('i', { class: `key ${sign}` }), text)));
+    const keys = [['mean', 'mean'], ['worst to best', 'band'], ...(name ? [[name, 'one']] : [])];
+    this.keys.replaceChildren(...keys.map(([text, sign]) => signed(`key ${sign}`, text)));
   }
 }

@@ -11,7 +11,11 @@ const ICONS = {
 const KINDS = {
   joined: ['up', 'calm'], learning: ['circle', 'well'], suspect: ['diamond', 'warn'], gone: ['cross', 'bad'],
   back: ['back', 'well'], merging: ['diamond', 'calm'], merged: ['star', 'well'], ended: ['square', 'calm'],
-  lost: ['cross', 'bad'], crashed: ['cross', 'bad'], left: ['left', 'calm'], slow: ['down', 'warn'], over: ['square', 'well'],
+  lost: ['cross', 'bad'], crashed: ['cross', 'bad'], left: ['left', 'calm'],
+  slow: ['down', 'warn'], over: ['square', 'well'],
+};
+const VERDICTS = {
+  true: ['tick', 'well', 'kept'], false: ['cross', 'bad', 'missed'], null: ['dash', 'open', 'can’t be told'],
 };
 const FOLD_FROM = 5;
 const FOLD_S = 3;
@@ -66,10 +70,11 @@ class Events {
   }
 
   fold(group, name) {
-    const item = this.row({ ...group[0], text: several(new Set(group.map((event) => event.peer)).size, 'peer', 'peers'), peer: null }, name);
+    const text = several(new Set(group.map((event) => event.peer)).size, 'peer', 'peers');
+    const item = this.row({ ...group[0], text, peer: null }, name);
     if (group.some((event) => event.peer === name)) item.classList.replace('other', 'own');
     const inner = make('ol', {}, ...[...group].reverse().map((event) => this.row(event, name)));
-    item.querySelector('.text').replaceWith(make('details', { class: 'text' }, make('summary', {}, item.querySelector('.text').textContent), inner));
+    item.querySelector('.text').replaceWith(make('details', { class: 'text' }, make('summary', {}, text), inner));
     return item;
   }
 }
@@ -87,20 +92,23 @@ class Promises {
     byId('promises-card').hidden = !promises.length;
     const head = ['what', 'asked', 'achieved', ''].map((text) => make('th', { scope: 'col' }, text));
     head[3].append(make('span', { class: 'unseen' }, 'kept'));
-    byId('promises').replaceChildren(make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...promises.map((one) => this.row(one))));
+    const rows = promises.map((one) => this.row(one));
+    byId('promises').replaceChildren(make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows));
   }
 
   row({ what, asked, achieved, well, hint }) {
-    const [shape, tone, word] = well === null ? ['dash', 'open', 'can’t be told'] : well ? ['tick', 'well', 'kept'] : ['cross', 'bad', 'missed'];
+    const [shape, tone, word] = VERDICTS[well];
     const name = make('th', { scope: 'row' }, what);
     if (hint) name.append(make('small', {}, hint));
     const verdict = make('td', { class: `verdict ${tone}` });
-    verdict.append(make('span', {}, drawn(ICONS[shape], tone), make('span', { class: well === null ? 'unseen' : '' }, word)));
+    const said = make('span', { class: well === null ? 'unseen' : '' }, word);
+    verdict.append(make('span', {}, drawn(ICONS[shape], tone), said));
     return make('tr', {}, name, make('td', {}, asked ?? UNKNOWN), make('td', {}, achieved ?? UNKNOWN), verdict);
   }
 
   list(about) {
     byId('about-card').hidden = !about.length;
-    byId('about').replaceChildren(...about.map(([label, value]) => make('div', {}, make('dt', {}, label), make('dd', {}, value))));
+    const pairs = about.map(([label, value]) => make('div', {}, make('dt', {}, label), make('dd', {}, value)));
+    byId('about').replaceChildren(...pairs);
   }
 }

@@ -31,7 +31,8 @@ class Head {
       lost: 'The watcher does not answer. What you see is from before; the page goes on by itself once it is back.',
       left: 'The run is over and the watcher has gone. The page stays as it was at the end.',
     };
-    const text = texts[state] ?? (view.connection !== 'waiting' && !view.frames.length ? 'No peer has answered yet.' : '');
+    const early = view.connection !== 'waiting' && !view.frames.length;
+    const text = texts[state] ?? (early ? 'No peer has answered yet.' : '');
     byId('notice').hidden = !text;
     say(byId('notice'), text);
   }
@@ -84,14 +85,22 @@ function qualityFigures(view) {
 function rateFigure(view) {
   const rate = total(view.frame.achieved ?? []), asked = total(view.story.edges.map((edge) => edge.asked));
   if (rate === null) return null;
-  return { id: 'rate', label: 'exchanges a second', value: figure(rate), note: asked === null ? 'no rate is asked' : `of ${figure(asked)} asked` };
+  const note = asked === null ? 'no rate is asked' : `of ${figure(asked)} asked`;
+  return { id: 'rate', label: 'exchanges a second', value: figure(rate), note };
 }
 
 function roundFigure(view) {
   const rounds = (view.frame.round ?? []).filter(known);
   if (!rounds.length) return null;
   const [low, high] = [Math.min(...rounds), Math.max(...rounds)];
-  return { id: 'round', label: 'round', value: count(high), note: low === high ? 'all peers' : `slowest peer ${count(low)}` };
+  const note = low === high ? 'all peers' : `slowest peer ${count(low)}`;
+  return { id: 'round', label: 'round', value: count(high), note };
+}
+
+function sentFigure(view) {
+  const { sent } = view.frame.curves, rate = sentRate(view);
+  if (!known(sent)) return null;
+  return { id: 'sent', label: 'sent', value: bytes(sent), note: rate === null ? '' : `${bytes(rate)} a second` };
 }
 
 function mergedFigure(view) {
@@ -110,11 +119,9 @@ class Figures {
 
   draw(view) {
     if (!view.frame) return;
-    const sent = view.frame.curves.sent, rate = sentRate(view);
     const wanted = [
       mergedFigure(view), ...qualityFigures(view), { id: 'alive', label: 'peers there', ...peersFigure(view) },
-      roundFigure(view), rateFigure(view),
-      known(sent) ? { id: 'sent', label: 'sent', value: bytes(sent), note: rate === null ? '' : `${bytes(rate)} a second` } : null,
+      roundFigure(view), rateFigure(view), sentFigure(view),
     ].filter(Boolean);
     const order = wanted.map((tile) => tile.id).join();
     if (order !== this.order) {
@@ -126,7 +133,8 @@ class Figures {
 
   tile(id) {
     if (!this.tiles.has(id)) {
-      const [label, value, note] = [make('dt'), make('dd', { class: 'value', id: `figure-${id}` }), make('dd', { class: 'note' })];
+      const label = make('dt'), note = make('dd', { class: 'note' });
+      const value = make('dd', { class: 'value', id: `figure-${id}` });
       this.tiles.set(id, { box: make('div', {}, label, value, note), label, value, note });
     }
     return this.tiles.get(id);

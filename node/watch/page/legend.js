@@ -4,7 +4,8 @@ const SHAPES = [
   ['gone', 'g'], ['suspect', 's'], ['merging', 'm'], ['ended', 'e'], ['not there yet', 'n'],
 ];
 const LINES = [
-  ['keeps its rate', 'well'], ['below 80 %', 'slow'], ['suspect', 'suspect'], ['cut or gone', 'cut'], ['no rate asked', 'plain'],
+  ['keeps its rate', 'well'], ['below 80 %', 'slow'], ['suspect', 'suspect'], ['cut or gone', 'cut'],
+  ['no rate asked', 'plain'],
 ];
 
 class Legend {
@@ -39,7 +40,7 @@ class Legend {
     const key = wanted.map(([, sign]) => sign).join();
     if (host.dataset.key === key) return;
     host.dataset.key = key;
-    host.replaceChildren(...wanted.map(([text, sign]) => make('span', {}, make('i', { class: `${kind} ${sign}` }), text)));
+    host.replaceChildren(...wanted.map(([text, sign]) => signed(`${kind} ${sign}`, text)));
   }
 
   offer(keys, view) {

@@ -11,6 +11,11 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+// A text after the sign that it explains.
+function signed(sign, text) {
+  return make('span', {}, make('i', { class: sign }), text);
+}
+
 function drawn(paths, name = '') {
   const space = 'http://www.w3.org/2000/svg';
   const svg = document.createElementNS(space, 'svg');
