@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from node.keeping_up import BEHIND_MAX, EXPECTED_MIN
-from node.testbed.rates import WORTH_A_WORD, EdgeRate, chance, chi1_chi2, slow_edges
+from node.testbed.rates import SHARE_MIN, WORTH_A_WORD, EdgeRate, chance, chi1_chi2, slow_edges
 
 if TYPE_CHECKING:
     from topology.plan import Plan
@@ -93,7 +93,7 @@ def _exchanges(achieved: Achieved) -> list[dict[str, Any]]:
     units = max(edge.units for edge in edges)
     # What is not counted, since its owner is away, does not take place.
     whole = EdgeRate("", "", asked_hz * unit_s, round(made_hz * unit_s * units), units)
-    well = not slow_edges([whole]) if whole.expected >= EXPECTED_MIN else None
+    well = _well([whole]) if whole.expected >= EXPECTED_MIN else None
     return [_row("exchanges a second", f"{asked_hz:.4g}", f"{made_hz:.4g}", well, f"all edges, over {achieved.span}")]
 
 
@@ -104,7 +104,12 @@ def _slowest(achieved: Achieved) -> list[dict[str, Any]]:
     worst = min(judged, key=lambda edge: edge.share)
     asked, made = (f"{rate / achieved.unit_s:.3g}" for rate in (worst.asked, worst.achieved))
     hint = f"{worst.a} – {worst.b}: {worst.share:.0%} of its exchanges a second, over {achieved.span}"
-    return [_row("slowest edge", asked, made, not slow_edges(achieved.edges), hint)]
+    return [_row("slowest edge", asked, made, _well(judged), hint)]
+
+
+def _well(edges: Sequence[EdgeRate]) -> bool | None:
+    """Whether all make most of their exchanges; None where some do not, and chance may be why."""
+    return False if slow_edges(edges) else True if min(edge.share for edge in edges) >= SHARE_MIN else None
 
 
 def _chis(achieved: Achieved) -> list[dict[str, Any]]:
@@ -117,8 +122,8 @@ def _chis(achieved: Achieved) -> list[dict[str, Any]]:
     made = chi1_chi2({(edge.a, edge.b): edge.achieved for edge in edges}) if whole else None
     well = None
     if made is not None and most < math.inf:
-        well = made <= WORTH_A_WORD * most or _explained(edges, made)
-    hint = "of the rates: how slowly all agree" + (f"; {most:g} at most, but for chance" if most < math.inf else "")
+        well = True if made <= WORTH_A_WORD * most else None if _explained(edges, made) else False
+    hint = "of the rates: how slowly all agree" + (f"; {most:g} at most" if most < math.inf else "")
     asked, achieves = (NONE if value is None else f"{value:.3g}" for value in (planned, made))
     return [_row("χ1·χ2", asked, achieves, well, hint)]
 

@@ -58,6 +58,11 @@ def test_a_slow_edge_and_late_steps_are_no_kept_promise() -> None:
     assert [found[what]["well"] for what in ("exchanges a second", "slowest edge", "local steps behind")] == [False] * 3
 
 
+def test_what_chance_may_explain_is_neither_kept_nor_missed() -> None:
+    unlucky = rows(replace(PAIR, edges=[EdgeRate("a", "b", 2.0, 15, 12.0)]))
+    assert (unlucky["slowest edge"]["well"], unlucky["exchanges a second"]["well"]) == (None, None)
+
+
 def test_dadao_is_held_to_its_bounds() -> None:
     asked = {("a", "b"): math.sqrt(0.5)}  # χ1·χ2 = 1/(4·½) = ½
     kept = replace(PAIR, algorithm="dadao", asked=asked, edges=[EdgeRate("a", "b", math.sqrt(0.5), 70, 100.0)])
