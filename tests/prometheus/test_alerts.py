@@ -33,6 +33,8 @@ ALIVE, GONE = 'gradvine_peers{state="alive"}', 'gradvine_peers{state="gone"}'
 GRADIENTS, LOSS, UNIT = "gradvine_gradients_total", "gradvine_loss", "gradvine_unit_seconds"
 APART = 'gradvine_distance_to_neighbour{neighbour="n1"}'
 INFO = 'gradvine_build_info{algorithm="%s"}'
+ASKED, P99 = 'gradvine_rate_asked_hz{neighbour="n1"}', "gradvine_exchange_p99_units"
+AGE = "gradvine_snapshot_age_seconds"
 EXPIRY = "gradvine_certificate_expiry_timestamp_seconds"
 DAY_S = 86400
 
@@ -56,7 +58,7 @@ def repeated(values: str, times: int) -> str:
     return " ".join([values] * times)
 
 
-CASES = [
+CLEAR = [
     Case("PeerDown", "one dies", "8m", {"up": "1x5 0x20", "up@n1": "1x30"}, ("n0",)),
     Case("PeerDown", "one is started again", "7m", {"up": "1x5 0 1x20"}),
     Case("PeerDown", "its time is over", "25m", {"up": "1x5 0x30", LEFT: "240-60x4 0 stale", MERGING: "0x5 stale"}),
@@ -175,6 +177,63 @@ CASES = [
     Case("CertificateEndsSoon", "in 20 days", "5m", {EXPIRY: f"{20 * DAY_S}x9"}),
     Case("CertificateEndsSoon", "there is none", "5m", {EXPIRY: repeated("NaN", 9)}),
 ]
+
+NOT_LEARNING = {'gradvine_phase{phase="learning"}': "0x600"}
+LEFT_OFF = {'gradvine_phase{phase="learning"}': "1x15 0x6 1x60"}
+WAIT_A_WHILE = [
+    Case("PeerDown", "just now", "6m", {"up": "1x5 0x20"}),
+    Case("NetworkDown", "just now", "6m", {"up": "1x5 0x20"}),
+    Case("PeerAlone", "just now", "6m", {ALIVE: "2x5 0x20", GONE: "0x5 2x20", **LEARNS}),
+    Case("NeighbourGone", "just now", "6m", {SEEN: "1x5 0x20", "up@n1": "1x30", **LEARNS}),
+    Case("LoopStalled", "just now", "4m", {"gradvine_status_age_seconds": "0.5x3 30+60x9"}),
+    Case("NotReady", "just now", "4m", {"gradvine_ready": "1x3 0x9"}),
+    Case("EdgeSlow", "for some minutes", "12m", {MADE: "0+60x60", **EDGE}),
+    Case("StepsLate", "for some minutes", "12m", {"gradvine_behind_units": "0+30x60", **RUNS}),
+    Case("ExchangesLong", "just now", "12m", {P99: "0.1x5 0.3x60", INFO % "dadao": "1x60", **LEARNS}),
+    Case("NoProgress", "for some minutes", "12m", {GRADIENTS: "7x60", **RUNS}),
+    Case("NetworkNoProgress", "for some minutes", "12m", {GRADIENTS: "7x60", **RUNS}),
+    Case("UnitsDiffer", "just now", "4m", {UNIT: "0.5x9", f"{UNIT}@n1": "0.5x3 0.6x9"}),
+    Case("Diverging", "for some minutes", "170m", {LOSS: "2-0.01x99 1x60 3x60"}),
+    Case("DriftingApart", "for some minutes", "72m", {APART: "1x60 3x60"}),
+    Case("OtherRun", "just now", "7m", {refused("wrong_run"): "0x5 1+60x20"}),
+    Case("Stranger", "just now", "7m", {refused("not_my_neighbour"): "0x5 1+60x20"}),
+    Case("InboxFull", "just now", "5m", {refused("busy"): "0+60x60"}),
+    Case("SnapshotOld", "just now", "6m", {AGE: "5x5 600x20", **LEARNS}),
+    Case("CertificateEnds", "just now", "0m", {EXPIRY: f"{20 * DAY_S}x9"}),
+    Case("CertificateEndsSoon", "just now", "0m", {EXPIRY: f"{2 * DAY_S}x9"}),
+]
+
+NEAR_THE_BOUNDS = [
+    Case("NetworkUnsteady", "ten times", "30m", {SEEN: f"{repeated('1 0.5', 5)} 1x30"}),
+    Case("LoopStalled", "for 20 s", "6m", {"gradvine_status_age_seconds": "0.5x3 20x9"}, ("n0",)),
+    Case("LoopStalled", "for 5 s", "6m", {"gradvine_status_age_seconds": "0.5x3 5x9"}),
+    Case("EdgeSlow", "90 % of many", "30m", {MADE: "0+1080x60", **EDGE, ASKED: "20x600"}),
+    Case("EdgeSlow", "160 of 300", "30m", {MADE: "0+16x60", **EDGE, ASKED: "0.5x600"}, ("n0-n1",)),
+    Case("EdgeSlow", "30 of 60", "30m", {MADE: "0+3x60", **EDGE, ASKED: "0.1x600"}),
+    Case("EdgeSlow", "it left off", "25m", {MADE: "0+120x15 1800x5 1800+120x60", **EDGE, **LEFT_OFF}),
+    Case("StepsLate", "it left off", "25m", {"gradvine_behind_units": "0+30x60", **RUNS, **LEFT_OFF}),
+    Case("StepsLate", "it has just begun", "9m", {"gradvine_behind_units": "0+30x60", **RUNS}),
+    Case("ExchangesLong", "not learning", "15m", {P99: "0.3x60", INFO % "dadao": "1x60", **NOT_LEARNING}),
+    Case("NoProgress", "a unit of 3 s", "30m", {GRADIENTS: "7x60", **RUNS, UNIT: "3x60"}, ("n0",)),
+    Case("NoProgress", "it left off", "25m", {GRADIENTS: "7x60", **RUNS, **LEFT_OFF}),
+    Case("NoProgress", "it has just begun", "9m", {GRADIENTS: "7x60", **RUNS}),
+    Case("NetworkNoProgress", "a unit of 3 s", "30m", {GRADIENTS: "7x60", **RUNS, UNIT: "3x60"}, ("",)),
+    Case("NetworkNoProgress", "long units", "30m", {GRADIENTS: "7x60", **RUNS, UNIT: "5x60"}),
+    Case("NetworkNoProgress", "they left off", "25m", {GRADIENTS: "7x60", **RUNS, **LEFT_OFF}),
+    Case("NetworkNoProgress", "they have just begun", "9m", {GRADIENTS: "7x60", **RUNS}),
+    Case("OtherRun", "two a minute", "12m", {refused("wrong_run"): "0+2x20"}, ("n0",)),
+    Case("OtherRun", "three calls", "9m", {refused("wrong_run"): "0x5 3x20"}),
+    Case("Stranger", "two a minute", "12m", {refused("not_my_neighbour"): "0+2x20"}, ("n0",)),
+    Case("Stranger", "three calls", "9m", {refused("not_my_neighbour"): "0x5 3x20"}),
+    Case("InboxFull", "20 a minute", "20m", {refused("busy"): "0+20x60"}, ("n0",)),
+    Case("InboxFull", "20 wait", "20m", {"gradvine_inbox_depth": "20x60", refused("busy"): "0x60"}),
+    Case("SnapshotOld", "200 s", "15m", {AGE: "200x20", **LEARNS}),
+    Case("SnapshotOld", "not learning", "15m", {AGE: "600x20", **NOT_LEARNING}),
+    Case("CertificateEnds", "in 5 days", "5m", {EXPIRY: f"{5 * DAY_S}x9"}, ("n0",)),
+    Case("CertificateEndsSoon", "in 5 days", "5m", {EXPIRY: f"{5 * DAY_S}x9"}),
+]
+
+CASES = [*CLEAR, *WAIT_A_WHILE, *NEAR_THE_BOUNDS]
 
 
 @cache
