@@ -116,7 +116,10 @@ def _name(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > TEXT_MAX:
         raise ValueError("no text")
-    return "".join(letter for letter in value if letter.isprintable())
+    seen = "".join(letter for letter in value if letter.isprintable())
+    if not seen:
+        raise ValueError("no text")
+    return seen
 
 
 def _one_of(value: Any, known: tuple[str, ...]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.meter import Meter, PeerStatus, Status
 from node.watch.answer import Answer, read_answer
@@ -298,3 +300,36 @@ def test_a_run_of_which_only_some_can_be_asked_is_over_when_these_have_ended() -
     watcher.look()
     told = watcher.look()
     assert (told["frame"]["state"], told["over"]) == ("ee", True)
+
+
+NUMBERS = st.none() | st.sampled_from([0.0, 1e-300, 1.0, 1e10, 1e300, -1e300]) | st.floats(-1e6, 1e6)
+COUNTS = st.none() | st.integers(0, 2**63 - 1)
+WORDS = st.fixed_dictionaries(
+    {"state": st.sampled_from(["alive", "suspect", "gone"])},
+    optional={"rate_asked_hz": st.floats(1e-9, 1e6), "exchanges": COUNTS, "distance": NUMBERS},
+)
+ANSWERS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["n0", "n1", "n2"]),
+        "phase": st.sampled_from(["waiting", "learning", "merging", "draining"]),
+        "algorithm": st.sampled_from(["gossip", "dadao", "modest", "?"]),
+        "task": st.sampled_from(["digits", "</script>"]),
+        "run": st.just("r"),
+        "peers": st.dictionaries(st.sampled_from(["n0", "n1", "n2", "n9"]), WORDS),
+    },
+    optional={
+        **dict.fromkeys(("loss", "distance", "behind_units", "exchange_p99_units"), NUMBERS),
+        **dict.fromkeys(("seconds", "units"), st.sampled_from([0.0, 1e-300, 7.0, 1e10])),
+        **dict.fromkeys(("gradients", "bytes_sent", "models_merged", "round"), COUNTS),
+        "unit_seconds": st.sampled_from([1e-6, 0.5, 1e6]),
+    },
+)
+
+
+@settings(max_examples=60)
+@given(looks=st.lists(st.lists(ANSWERS, max_size=3), min_size=1, max_size=6), plan=st.booleans())
+def test_whatever_is_believed_can_be_told(looks: list[list[dict[str, Any]]], plan: bool) -> None:
+    watcher = Watcher(plan)
+    for look in looks:
+        answers = [read_answer(json.dumps(one).encode()) for one in look]
+        watcher.look(by={f"n{k}": one for k, one in enumerate(answers)}, after_s=20.0)
