@@ -78,7 +78,7 @@ class Viewer:
 
 
 def test_a_killed_peer_is_seen_to_be_gone_and_the_others_to_end(tmp_path: Path) -> None:
-    run = ["testbed", "--nodes", "3", "--topology", "ring", "--insecure", "--duration", "8s", "--set", "hidden=4"]
+    run = ["testbed", "--nodes", "3", "--topology", "ring", "--insecure", "--duration", "6s", "--set", "hidden=4"]
     with started(*run, "--watch", "--http", "127.0.0.1:0", "--out", str(tmp_path / "run")) as testbed:
         with stream(read_port(testbed)) as messages:
             viewer = Viewer(messages)
