@@ -39,7 +39,7 @@ from node.pages import serve_pages
 from node.parts import Parts
 from node.peer import Peer
 from node.place import ends_in_merge
-from node.testbed.merged import FOLDER, SUFFIX, write_merged
+from node.testbed.merged import FOLDER, SUFFIX, is_as_long, keep_length, write_merged
 from node.testbed.record import write_line, write_state
 from node.wire.ending import Ending
 from node.wire.grpc import GrpcTransport, open_grpc
@@ -159,10 +159,15 @@ class Daemon:
             nursery.cancel_scope.cancel()
 
     def _was_merged(self, peer: Peer) -> bool:
-        """Whether the run is over and the peer has its merged model: those who come back later make no better one."""
+        """Whether the run is over and the peer has its merged model: those who come back later make no better one.
+
+        A run that its operator has ended is over until it is to last longer than it was to last then.
+        """
         state, rounds = self._parts.orders.state, self._parts.config.rounds
+        if state is None or not (state / MERGED).exists():
+            return False
         over = peer.over or (rounds is not None and peer.algorithm.counters().get("rounds", 0) >= rounds)
-        return over and state is not None and (state / MERGED).exists()
+        return over or is_as_long(state, self._parts.config)
 
     async def _learn(self, peer: Peer, account: Account) -> None:
         if not self._stopping.is_set():
@@ -327,7 +332,7 @@ class Daemon:
         except Exception as error:  # safetensors raises its own type for whatever goes wrong
             log.error("no final state: %s", error)
         try:
-            if orders.state is not None:
-                write_merged(orders.state, FOLDER, algorithm, layout)
+            if orders.state is not None and write_merged(orders.state, FOLDER, algorithm, layout):
+                keep_length(orders.state, self._parts.config)
         except Exception as error:
             log.error("no merged model: %s", error)

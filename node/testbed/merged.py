@@ -25,9 +25,11 @@ from safetensors.torch import save_file
 from algorithms.final_merge import FinalMerge
 from algorithms.layout import Layout, Slot
 from algorithms.protocol import Algorithm, Vector
+from node.config import RunConfig
 from node.errors import StorageError
 
 FOLDER, SUFFIX, STATISTICS = "merged", ".safetensors", ".statistics.safetensors"
+LENGTH, LENGTHS = f"{FOLDER}.length.json", {"duration", "steps", "rounds"}
 
 Evaluate = Callable[[Vector], tuple[float, float]]
 """Mean loss and accuracy of a model on the test data."""
@@ -56,10 +58,13 @@ class Merge:
     accuracy: float
 
 
-def write_merged(folder: Path, name: str, algorithm: Algorithm, layout: Layout) -> None:
-    """Write a peer's merged model, if it has one, to ``NAME.safetensors`` and ``NAME.statistics.safetensors``."""
+def write_merged(folder: Path, name: str, algorithm: Algorithm, layout: Layout) -> bool:
+    """Write a peer's merged model, if it has one, to ``NAME.safetensors`` and ``NAME.statistics.safetensors``.
+
+    Tells whether it has one.
+    """
     if not isinstance(algorithm, FinalMerge) or algorithm.merged is None:
-        return
+        return False
     folder.mkdir(parents=True, exist_ok=True)
     statistics = [slot for slot in layout.slots if slot.kind == "statistic"]
     learnt = [slot for slot in layout.slots if slot.kind != "statistic"]
@@ -68,6 +73,17 @@ def write_merged(folder: Path, name: str, algorithm: Algorithm, layout: Layout) 
     save_slots(folder / f"{name}{SUFFIX}", algorithm.merged, learnt, about)
     if statistics:
         save_slots(folder / f"{name}{STATISTICS}", algorithm.merged, statistics, {"layout": layout.digest})
+    return True
+
+
+def keep_length(state: Path, config: RunConfig) -> None:
+    """Write down beside a peer's merged model how long the run was to last."""
+    (state / LENGTH).write_text(config.model_dump_json(include=LENGTHS) + "\n")
+
+
+def is_as_long(state: Path, config: RunConfig) -> bool:
+    """Whether the run is to last as long as it was to when its models were merged, which may have been before."""
+    return (state / LENGTH).exists() and (state / LENGTH).read_text() == config.model_dump_json(include=LENGTHS) + "\n"
 
 
 def save_slots(path: Path, vector: Vector, slots: Iterable[Slot], about: Mapping[str, str]) -> None:

@@ -231,6 +231,13 @@ def read_merged(path):
         return json.loads(file.metadata()["merged"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
+def come_back(folder, name):
+    """Start a peer again, whose hour is not over; to its end."""
+    here = {"plan": folder / "plan.json", "certs": folder / "certs" / name, "state": folder / "state" / name}
+    config = RunConfig(options={"hidden": "4"}, duration=3600, time_unit="50ms")
+    assert run_daemon(Orders(name, folder / "data", **here, resume=True, wait_s=0.0), config) == 0
+
+
 def test_a_run_that_its_operator_ends(home):
     """One peer has left before, and one dies in the merge: the three others end with the mean of their three models."""
     folder, plan = home
@@ -261,6 +268,8 @@ def test_a_run_that_its_operator_ends(home):
     files = sorted((run / "merged").iterdir())
     assert [file.name for file in files] == ["n0.safetensors", "n1.safetensors", "n2.safetensors"]
     assert len({file.read_bytes() for file in files}) == 1
+    assert (folder / "state" / "n1" / "merged.safetensors").read_bytes() == files[0].read_bytes()
+    come_back(folder, "n1")
     assert (folder / "state" / "n1" / "merged.safetensors").read_bytes() == files[0].read_bytes()
     about, tensors = read_merged(files[0])
     assert about["members"] == ["n0", "n1", "n2"]
