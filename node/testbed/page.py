@@ -71,12 +71,19 @@ def compose_sections(runs: Sequence[Run], figures: Sequence[Sequence[str]], ligh
     for run, label in zip(runs, figures[0][1:], strict=True):
         named = f"{label}: " if len(runs) > 1 else ""
         parts += [f"<p><strong>{escape(named + remark)}</strong></p>" for remark in run.remarks]
-    parts += ["<h2>Curves</h2>", _picture(light, dark, "curves")]
-    if len(runs) == 1:
-        parts += ["<h2>The peers, at the end</h2>", _peers(runs[0]), _edges(runs[0])]
-        parts += ["<h2>How it was run</h2>", _configuration(runs[0])]
+    picture = _picture(light, dark, "curves")
+    if len(runs) == 1:  # what is above on the page already is folded away
+        parts += [_folded("Curves, as in curves.png", picture), _folded("The peers, at the end", _peers(runs[0]))]
+        parts += [_folded("The edges, from the slowest", _edges(runs[0]))]
+        parts += [_folded("How it was run", _configuration(runs[0]))]
+    else:
+        parts += ["<h2>Curves</h2>", picture]
     parts += ["<h2>Where it is</h2>", *(f"<p><code>{escape(str(run.folder))}</code></p>" for run in runs)]
     return "\n".join(part for part in parts if part)
+
+
+def _folded(title: str, body: str) -> str:
+    return body and f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
 def _picture(light: bytes, dark: bytes, title: str) -> str:
@@ -127,7 +134,7 @@ def _edges(run: Run) -> str:
         f'<p class="soft">and {len(edges) - EDGES_MAX} more, with higher shares</p>' if len(edges) > EDGES_MAX else ""
     )
     head = ["edge", "exchanges a unit, asked", "achieved", "share", "exchanges"]
-    return "<h2>The edges, from the slowest</h2>" + _table([head, *rows]) + more
+    return _table([head, *rows]) + more
 
 
 def _in_order(named: tuple[str, Any]) -> tuple[int, str]:
