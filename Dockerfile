@@ -28,7 +28,7 @@ RUN pip install --no-deps --no-build-isolation .
 FROM python:3.11-slim
 COPY --from=build /opt/gradvine /opt/gradvine
 # gRPC's own lines about lost connections say nothing that the daemon's do not.
-ENV PATH=/opt/gradvine/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 GRPC_VERBOSITY=ERROR
+ENV PATH=/opt/gradvine/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 RUN mkdir /peer && chown 10001:10001 /peer
 USER 10001:10001
 WORKDIR /peer

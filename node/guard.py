@@ -236,7 +236,9 @@ class Guard:
             return reason
         self._logged[key] = (now, 0)
         more = f" (and {since} more)" if since else ""
-        log.warning("refused a call of %s: %s%s%s", key, reason.value, why and f", {why}", more)
+        # Who is busy is asked again: nothing is wrong with anybody.
+        level = logging.DEBUG if reason is Reason.BUSY else logging.WARNING
+        log.log(level, "refused a call of %s: %s%s%s", key, reason.value, why and f", {why}", more)
         return reason
 
     def _verdict(self, sender: str, finding: tuple[Reason, str] | None) -> Reason | None:

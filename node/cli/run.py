@@ -78,6 +78,8 @@ def run(
     _end_at_once_on_signals()
     # One thread a peer: many peers share a machine, and sums then have the same order everywhere.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # What gRPC has to say of connections that end is said by who misses the peer.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from node.daemon import run_daemon
     from node.orders import Orders
 
