@@ -161,7 +161,7 @@ class Daemon:
     def _was_merged(self, peer: Peer) -> bool:
         """Whether the run is over and the peer has its merged model: those who come back later make no better one.
 
-        A run that its operator has ended is over until it is to last longer than it was to last then.
+        A run that its operator has ended is over until it is to last otherwise than it was to then.
         """
         state, rounds = self._parts.orders.state, self._parts.config.rounds
         if state is None or not (state / MERGED).exists():

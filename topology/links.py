@@ -14,14 +14,14 @@ from typing import Any
 import networkx as nx
 
 from topology.limits import read_rows
-from topology.plan import DELAY_MAX_S
+from topology.plan import BANDWIDTH_MAX, DELAY_MAX_S
 from topology.quantities import duration_s, size_bytes
 from topology.records import PlanError, unknown
 
 FORM = "a,b,delay,bandwidth"
 READERS: dict[str, tuple[Callable[[str], Any], float, float, str]] = {
     "delay": (duration_s, 0.0, DELAY_MAX_S, "a duration from 0s to 1h, such as 20ms"),
-    "bandwidth": (size_bytes, 1.0, 2.0**60, "a size from 1B on, such as 10MiB"),
+    "bandwidth": (size_bytes, 1.0, BANDWIDTH_MAX, "a size from 1B on, such as 10MiB"),
 }
 """How each is read, its least and most, and what to write instead."""
 
@@ -37,7 +37,7 @@ def describe_links(path: Path | str, graph: nx.Graph) -> None:
     seen: dict[frozenset[str], int] = {}
     for k, (line, cells) in enumerate(read_rows(path, "link")):
         where = f"{path}, line {line}"
-        if k == 0 and not set(cells[:2]) & set(graph):
+        if k == 0 and not set(cells[:2]) & set(graph) and not any(text[:1].isdigit() for text in cells[2:]):
             continue  # the header
         if len(cells) != 4:
             raise PlanError(f"{where}: it is {shown(','.join(cells))}, write {FORM} with commas between.")

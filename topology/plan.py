@@ -35,6 +35,7 @@ NAME = re.compile(r"[a-z0-9-]{1,63}")
 ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 SIZE_MAX = 256 << 20
 DELAY_MAX_S = 3600
+BANDWIDTH_MAX = 2.0**60
 
 
 def is_address(text: str) -> bool:
@@ -111,7 +112,7 @@ class PlanEdge:
             raise PlanError(
                 f"the delay of edge {shown(self.a)} – {shown(self.b)} is {self.delay} s: write 0 to {DELAY_MAX_S}."
             )
-        if self.bandwidth is not None and not 1 <= self.bandwidth < math.inf:
+        if self.bandwidth is not None and not 1 <= self.bandwidth <= BANDWIDTH_MAX:
             raise PlanError(
                 f"the bandwidth of edge {shown(self.a)} – {shown(self.b)} is {self.bandwidth}: write 1 byte a second "
                 "or more, or leave it out."

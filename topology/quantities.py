@@ -31,7 +31,10 @@ def size_bytes(value: Any) -> Any:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value)
     if not match or match[2] not in BYTES:
         raise ValueError("write a size such as 64MiB or 2GB")
-    return round(float(match[1]) * BYTES[match[2]])
+    count = float(match[1]) * BYTES[match[2]]
+    if count == float("inf"):
+        raise ValueError("write a size such as 64MiB or 2GB")
+    return round(count)
 
 
 def size_text(count: float) -> str:

@@ -15,10 +15,12 @@ def links(
     plan: Annotated[Path, typer.Option(help="plan file, which says how links are")],
     listen: Annotated[str, typer.Option(metavar="HOST", help="where to listen")] = "0.0.0.0",
     port: Annotated[
-        int | None, typer.Option(help="port of the plan's first peer; the others' follow", show_default="20000")
+        int | None,
+        typer.Option(min=1, max=65535, help="port of the plan's first peer; the others' follow", show_default="20000"),
     ] = None,
     target_port: Annotated[
-        int | None, typer.Option(help="where every peer listens, on the host of its name", show_default="7700")
+        int | None,
+        typer.Option(min=1, max=65535, help="where every peer listens, on the host of its name", show_default="7700"),
     ] = None,
     targets: Annotated[
         Path | None,

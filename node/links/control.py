@@ -6,12 +6,13 @@ may give orders: the user that runs the proxy.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +35,24 @@ def open_control(path: Path) -> Iterator[trio.SocketListener]:
     StorageError
         When it can't be made, or another proxy has it.
     """
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.is_socket() and not _is_served(path):
-            path.unlink()  # of a proxy that was killed
-        before = os.umask(0o177)
+    with ExitStack() as held:
         try:
-            server.bind(str(path))
-        finally:
-            os.umask(before)
-        server.listen()
-    except OSError as error:
-        server.close()
-        reason = error.strerror or error
-        raise StorageError(f"{path} can't be used: {reason}; name another file with --control.") from None
-    try:
+            server = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            lock = held.enter_context(path.with_name(f"{path.name}.lock").open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_socket():
+                path.unlink()  # of a proxy that was killed
+            before = os.umask(0o177)
+            try:
+                server.bind(str(path))
+            finally:
+                os.umask(before)
+            held.callback(path.unlink, missing_ok=True)
+            server.listen()
+        except OSError as error:
+            reason = "another proxy has it" if isinstance(error, BlockingIOError) else error.strerror or error
+            raise StorageError(f"{path} can't be used: {reason}; name another file with --control.") from None
         yield trio.SocketListener(trio.socket.from_stdlib_socket(server))
-    finally:
-        path.unlink(missing_ok=True)
-        server.close()
 
 
 async def serve_control(listener: trio.SocketListener, links: Links) -> None:
@@ -64,11 +64,6 @@ async def serve_control(listener: trio.SocketListener, links: Links) -> None:
                 await stream.send_all(_answer(links, await _line(stream)))
 
     await trio.serve_listeners(answer, [listener])
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
 
 
 async def _line(stream: trio.SocketStream) -> bytes:

@@ -36,7 +36,7 @@ class Link:
     delay : float
         Seconds one way.
     bandwidth : float
-        Bytes a second each way.
+        The first one.
 
     Attributes
     ----------
@@ -48,10 +48,23 @@ class Link:
 
     def __init__(self, a: str, b: str, delay: float = 0.0, bandwidth: float = math.inf) -> None:
         self.a, self.b = a, b
-        self.delay, self.bandwidth = delay, bandwidth
+        self.delay, self._bandwidth = delay, bandwidth
         self.carried = self.connections = 0
         self._free_at: dict[str, float] = {}  # by who sends
         self._healed: trio.Event | None = None
+        self._relimited = trio.Event()
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second each way. A new one holds at once, also for pieces that are being sent."""
+        return self._bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, bandwidth: float) -> None:
+        self._bandwidth = bandwidth
+        self._free_at.clear()
+        self._relimited.set()
+        self._relimited = trio.Event()
 
     @property
     def is_cut(self) -> bool:
@@ -100,8 +113,10 @@ class Link:
             free_at = self._free_at.get(sender, -math.inf)
             sent_at = (free_at if now - free_at < LATE_S else now) + size_bytes / self.bandwidth
             self._free_at[sender] = sent_at
-            await trio.sleep_until(sent_at)
-            return sent_at + self.delay
+            relimited = self._relimited
+            with trio.move_on_at(sent_at):
+                await relimited.wait()
+            return min(sent_at, trio.current_time()) + self.delay
         return now + self.delay
 
     def describe(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 Each direction reads a piece, waits until the link has sent it, and hands it on when it has arrived. Without a delay one
 task does all that. With one, what is in flight lies in a queue, and a second task hands it on for as long as there is
-something in it. The end of a stream travels like a piece and ends one direction only.
+something in it. The end of a stream travels like a piece and ends one direction only; so does a reset, which ends both
+when it has arrived.
 
 Over a link that is cut nothing is handed on and nothing is closed, and what is in flight stays there, so that the peers
 find out as they would if a cable were pulled; once it is whole again bytes that were sent before arrive late, as they
@@ -58,13 +59,19 @@ class Direction:
             step = self._link.piece_bytes
             for start in range(0, len(early), step):
                 await self._carry(early[start : start + step])
-            while True:
-                data = await self._source.receive_some(self._link.piece_bytes)
-                await self._carry(bytes(data))
-                if not data:
-                    return
+            while data := await self._receive():
+                await self._carry(data)
+            await self._carry(b"")
         except trio.BrokenResourceError:
             await self._break()
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._source.receive_some(self._link.piece_bytes))
+        except trio.BrokenResourceError:
+            await self._carry(b"")  # the news travels behind what was sent
+            await self._drain(0)
+            raise
 
     async def _carry(self, data: bytes) -> None:
         arrives_at = await self._link.send(self._sender, len(data))
@@ -75,7 +82,11 @@ class Direction:
             self._nursery.start_soon(self._arrive)
         self._in_flight.append((arrives_at, data))
         self._in_flight_bytes += len(data)
-        while self._in_flight_bytes > self._link.in_flight_bytes_max:
+        await self._drain(self._link.in_flight_bytes_max)
+
+    async def _drain(self, bytes_max: float) -> None:
+        """Wait until no more than so much is in flight; with 0, no end of a stream either."""
+        while self._in_flight_bytes > bytes_max or (self._in_flight and not bytes_max):
             self._arrived = trio.Event()
             await self._arrived.wait()
 

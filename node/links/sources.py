@@ -66,13 +66,14 @@ class Sources:
         return self._by_address.get(address)
 
     async def _resolve_all(self) -> None:
-        found: dict[str, str] = {}
+        found: dict[str, set[str]] = {}
 
         async def look_up(name: str) -> None:
-            found.update(dict.fromkeys(await self._resolve(name), name))
+            found[name] = await self._resolve(name)
 
         with trio.move_on_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 for name in self._names:
                     nursery.start_soon(look_up, name)
-        self._by_address = found
+        kept = {address: name for address, name in self._by_address.items() if name not in found}  # no word of it came
+        self._by_address = kept | {address: name for name, addresses in found.items() for address in addresses}

@@ -9,7 +9,7 @@ from typing import Any
 
 from node.errors import ConfigError, unknown
 from node.links.link import Link
-from topology.plan import DELAY_MAX_S, Plan
+from topology.plan import BANDWIDTH_MAX, DELAY_MAX_S, Plan
 from topology.quantities import duration_text, rate_text
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,14 @@ class Links:
         delay, bandwidth = order.get("delay", link.delay), order.get("bandwidth", link.bandwidth)
         bandwidth = math.inf if bandwidth is None else bandwidth
         _check("delay", delay, 0.0, DELAY_MAX_S, "0s to 1h")
-        _check("bandwidth", bandwidth, 1.0, math.inf, "1B or more")
+        if bandwidth != math.inf:
+            _check("bandwidth", bandwidth, 1.0, BANDWIDTH_MAX, "1B or more, or none")
+        if order.get("cut", False) not in (True, False):
+            raise ConfigError("cut is true or false.")
         if order.keys() - {"a", "b"}:
-            link.delay, link.bandwidth = float(delay), float(bandwidth)
+            link.delay = float(delay)
+            if "bandwidth" in order:
+                link.bandwidth = float(bandwidth)
             if "cut" in order:
                 (link.cut if order["cut"] else link.heal)()
             log.info("%s", say(link.describe()))

@@ -104,7 +104,7 @@ def read_all(path: Path, what: str) -> list[dict[str, Any]]:
 
 
 def append(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line to a file of the record, which is made where it is not there yet.
+    """Append one line to a file of the record, which has one writer at a time and is made where it is not there yet.
 
     Half a line that a crash of its writer or a loss of power has left at the end is taken away first.
     """

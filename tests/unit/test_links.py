@@ -226,6 +226,46 @@ def test_a_stream_that_breaks_ends_both_but_not_across_a_cut(cut: bool) -> None:
     run(test)
 
 
+def test_a_reset_takes_its_time_and_overtakes_nothing() -> None:
+    async def test() -> None:
+        send, receive = trio.testing.memory_stream_pair()
+        far, called = trio.testing.memory_stream_pair()
+
+        class Broken(Resetting):
+            async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                return await receive.receive_some(max_bytes) or await super().receive_some()
+
+        async with trio.open_nursery() as nursery:
+            near = trio.StapledStream(trio.testing.memory_stream_pair()[0], Broken())
+            nursery.start_soon(relay, Link("a", "b", 5.0), "a", "b", (near, far))
+            await send.send_all(b"hello")
+            await trio.sleep(0.1)
+            await send.aclose()
+            begun = trio.current_time()
+            assert await read(called, 5) == b"hello"
+            assert trio.current_time() - begun == pytest.approx(4.9)
+            assert await called.receive_some() == b""
+            assert trio.current_time() - begun == pytest.approx(5.0)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("bandwidth", "arrives_at"), [(1000.0, 2.0 + 5.0), (math.inf, 2.0)])
+def test_a_new_bandwidth_holds_at_once(bandwidth: float, arrives_at: float) -> None:
+    async def test() -> None:
+        link = Link("a", "b", bandwidth=10.0)
+        async with trio.open_nursery() as nursery:
+            ends, begun = Ends(nursery, link), trio.current_time()
+            await ends.caller.send_all(b"x" * (1024 + 5000))  # the first piece alone would take 102 s
+            await trio.sleep(2.0)
+            link.bandwidth = bandwidth
+            assert len(await read(ends.called, 6024)) == 6024
+            assert trio.current_time() - begun == pytest.approx(arrives_at)
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
 def test_a_link_that_is_cut_again_before_anything_got_through_stays_cut() -> None:
     async def test() -> None:
         link = Link("a", "b")

@@ -108,6 +108,23 @@ def test_a_name_service_that_hangs_holds_nobody_up_for_long() -> None:
     trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+def test_whose_name_can_not_be_asked_for_of_late_is_still_who_it_was() -> None:
+    slow: set[str] = set()
+
+    async def resolve(name: str) -> set[str]:
+        if name in slow:
+            await trio.sleep_forever()
+        return {"n0": {"10.0.0.1"}, "n1": {"10.0.0.2"}}[name]
+
+    async def test() -> None:
+        sources = Sources(["n0", "n1"], resolve)
+        assert await sources.who("10.0.0.1") == "n0"
+        slow.add("n0")
+        assert [await sources.who(f"10.0.0.{k}") for k in (9, 1, 2)] == [None, "n0", "n1"]
+
+    trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 @pytest.mark.parametrize(
     ("address", "form"), [("10.0.0.7", "10.0.0.7"), ("::ffff:10.0.0.7", "10.0.0.7"), ("fe80::1%eth0", "fe80::1")]
 )
@@ -264,6 +281,8 @@ def test_an_order_changes_what_it_names_and_nothing_else() -> None:
         ({"a": "n0", "b": "n1", "delay": -1}, "--delay -1 can't be used: write 0s to 1h"),
         ({"a": "n0", "b": "n1", "delay": "1s"}, "--delay 1s can't be used"),
         ({"a": "n0", "b": "n1", "cut": True, "bandwidth": 0}, "--bandwidth 0 can't be used: write 1B or more"),
+        ({"a": "n0", "b": "n1", "bandwidth": 10**400}, "--bandwidth 10+ can't be used"),
+        ({"a": "n0", "b": "n1", "cut": "no"}, "cut is true or false"),
         ({"a": "n0", "b": "n1", "dealy": 1}, "unknown order 'dealy': did you mean 'delay'"),
     ],
 )
@@ -307,7 +326,19 @@ def test_orders_by_a_file(control: tuple[Path, Links]) -> None:
         pass
 
 
-@pytest.mark.parametrize("said", [b"", b"\n", b"x\n", b"[]\n", b"[" * 4000 + b"\n", b"\xff" * 4096, b'{"a": 1}\n'])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\n",
+        b"x\n",
+        b"[]\n",
+        b"[" * 4000 + b"\n",
+        b'{"a": "n0", "b": "n1", "bandwidth": 1' + b"0" * 400 + b"}\n",
+        b"\xff" * 4096,
+        b'{"a": 1}\n',
+    ],
+)
 def test_nonsense_is_answered_with_a_sentence(said: bytes, control: tuple[Path, Links]) -> None:
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(HANG_S)

@@ -98,6 +98,8 @@ def test_links_are_read_from_a_file(tmp_path: Path) -> None:
         ("n0,n1,20ms,1MB\nn1,n0,,1MB", "line 2: n1 – n0 is in line 1 already"),
         ("n0,n2,20ms,", "line 1: n0 and n2 are not joined"),
         ("n0,n7,20ms,", "line 1: unknown node 'n7'"),
+        ("N0,N1,20ms,\nn0,n1,1s,", "line 1: unknown node 'N0'"),
+        ("n0,n1,," + "9" * 400, "write a size from 1B on"),
         ("n0,n1,soon,", "line 1: the delay is 'soon', write a duration from 0s to 1h, such as 20ms"),
         ("n0,n1,2h,", "write a duration"),
         ("n0,n1,nan,", "write a duration"),
