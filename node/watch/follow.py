@@ -67,6 +67,7 @@ class Follower:
         self._slow: set[tuple[str, str]] = set()
         self._t, self._looked_s, self._heard_s = 0.0, 0.0, 0.0
         self._gone_s: dict[str, float] = {}
+        self._ended = False
         size = f"{len(names)} peers" if plan else f"{len(self._keys)} addresses"
         self.story = Story(size, live=True, nodes=self._scene.nodes, edges=self._scene.edges)
 
@@ -81,7 +82,9 @@ class Follower:
             Whether somebody knows that the run is over, so that nobody need be silent for a while before that is said.
         """
         heard = self._by_name(answers)
-        if self.story.over and any(a.phase == "learning" and a.seconds < self._t - OVER_S for a in heard.values()):
+        learning = [answer.seconds for answer in heard.values() if answer.phase == "learning"]
+        before_s = [peer.figures.seconds for peer in self._peers.values() if peer.figures]
+        if self._ended and any(seconds < median_high(before_s or [0.0]) - OVER_S for seconds in learning):
             self._begin()  # another run at the same addresses
             heard = self._by_name(answers)
         whole = self._scene.meet(heard)
@@ -100,6 +103,8 @@ class Follower:
         ]
         self._count()
         events += self._say_slow() + self._end(now_s, events, concluded)
+        # The peers of another run wait for each other before they learn, and the run that was over goes on so long.
+        self._ended = self.story.over or (self._ended and not learning)
         whole |= self._describe()
         self.story.tell(events)
         self._sum_up()
@@ -132,10 +137,10 @@ class Follower:
         self._counted += [Counted() for _ in self._scene.pairs[len(self._counted) :]]
 
     def _run_on(self, heard: Mapping[str, Answer], now_s: float) -> None:
-        """The story's clock goes like the watcher's, from when peers learn; half of them may push it on."""
+        """The story's clock goes like the watcher's while the run does; half of those who learn may push it on."""
         clocks = [answer.seconds for answer in heard.values() if answer.phase != "waiting"]
         theirs = median_high(clocks) if clocks else 0.0
-        if self._t:
+        if self._t and not self.story.over:
             self._t += max(0.0, now_s - self._looked_s)
         if theirs > self._t + AHEAD_S or not self._t:
             self._t = theirs

@@ -169,6 +169,44 @@ def test_another_run_at_the_same_addresses_is_another_story() -> None:
     assert (story["over"], len(story["frames"]), {event["kind"] for event in story["events"]}) == (False, 1, {"joined"})
 
 
+def test_peers_of_another_run_wait_before_they_learn() -> None:
+    watcher = Watcher()
+    watcher.look(*three(100, phase="merging"))
+    watcher.look()
+    assert watcher.look()["over"] is True
+    waiting = [answer(name, phase="waiting", peers={}) for name in ("n0", "n1", "n2")]
+    for _ in range(3):
+        told = watcher.look(*waiting)
+        assert (told["over"], told["frame"]["state"]) == (False, "www")
+    told = watcher.look(*waiting[:1], *three(1)[1:])
+    assert (told["whole"], told["frame"]["t"], told["frame"]["state"]) == (True, 1, "wll")
+    assert len(watcher.story["frames"]) == 1
+
+
+def test_a_run_that_goes_on_after_its_end_is_the_same_story() -> None:
+    watcher = Watcher()
+    watcher.look(*three(100))
+    silent = [watcher.look()["over"] for _ in range(int(OVER_S) + 2)]
+    assert (silent[0], silent[-1]) == (False, True)
+    watcher.look(*[answer(name, phase="waiting", peers={}) for name in ("n0", "n1", "n2")])
+    watcher.look(*three(99))
+    for t in range(100, 140):  # later, one of them comes back from an old snapshot
+        watcher.look(*three(t)[:2], answer("n2", seconds=t - 60.0))
+    assert watcher.story["frames"][0]["t"] == 100
+
+
+def test_what_is_over_stands_still() -> None:
+    watcher = Watcher()
+    watcher.look(*three(10))
+    watcher.look(*three(11, phase="merging", models_merged=3))
+    watcher.look()
+    assert watcher.look()["over"] is True
+    frames, last = len(watcher.story["frames"]), watcher.story["frames"][-1]["t"]
+    for _ in range(1000):
+        watcher.look()
+    assert (len(watcher.story["frames"]), watcher.story["frames"][-1]["t"]) == (frames, last)
+
+
 def test_time_is_that_of_the_run_and_goes_on_when_nobody_answers() -> None:
     watcher = Watcher()
     assert watcher.look()["frame"]["t"] == 0
