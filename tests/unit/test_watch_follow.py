@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from node.meter import Meter, PeerStatus, Status
 from node.watch.answer import Answer, read_answer
-from node.watch.counts import Counted, Tally, too_few
+from node.watch.counts import MARKS_MAX, Counted, Tally, too_few
 from node.watch.follow import OVER_S, Follower
 from tests.unit.story_form import check_news, check_story
 from topology.planning import build_plan
@@ -241,6 +241,20 @@ def test_a_rate_needs_time_and_forgets_what_was_undone() -> None:
     counted.add(4.0, 9)
     counted.add(6.5, 11)
     assert counted.over(10) == Tally(2, 2.5)
+
+
+def test_a_rate_is_known_however_seldom_it_is_asked_for() -> None:
+    counted = Counted()
+    for look in range(20):
+        counted.add(100.0 * look, 250 * look)
+    assert counted.over(10) == counted.over(60) == Tally(250, 100.0)
+
+
+def test_marks_are_few_whatever_a_clock_says() -> None:
+    counted = Counted()
+    for look in range(3 * MARKS_MAX):
+        counted.add(look / 128, look)
+    assert counted.over(60) == Tally(MARKS_MAX - 1, (MARKS_MAX - 1) / 128)
 
 
 def test_an_edge_has_what_its_owner_counts() -> None:
