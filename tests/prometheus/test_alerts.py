@@ -29,6 +29,14 @@ MADE = 'gradvine_exchanges_total{neighbour="n1"}'
 SEEN = 'gradvine_alive{neighbour="n1"}'
 MERGING, LEFT = 'gradvine_phase{phase="merging"}', "gradvine_seconds_left"
 NO_END = {LEFT: "Inf Inf Inf Inf Inf Inf stale", MERGING: "0x5 stale"}
+MOVED = {
+    'up{instance="a"}': "1x5 0x2",
+    'gradvine_seconds_left{instance="a"}': "300-60x5 stale",
+    'gradvine_phase{phase="merging",instance="a"}': "0x5 stale",
+    'up{instance="b"}': "_x9 1x5 0x30",
+    'gradvine_seconds_left{instance="b"}': "_x9 3600-60x5 stale",
+    'gradvine_phase{phase="merging",instance="b"}': "_x9 0x5 stale",
+}
 ALIVE, GONE = 'gradvine_peers{state="alive"}', 'gradvine_peers{state="gone"}'
 GRADIENTS, LOSS, UNIT = "gradvine_gradients_total", "gradvine_loss", "gradvine_unit_seconds"
 APART = 'gradvine_distance_to_neighbour{neighbour="n1"}'
@@ -45,7 +53,10 @@ def refused(reason: str) -> str:
 
 @dataclass
 class Case:
-    """What is seen, and for whom the alert fires at a time: ``n0``, ``n0-n1`` for an edge, or empty for the network."""
+    """What is seen, and for whom the alert fires at a time.
+
+    That is ``n0``, ``n0@b`` at an address, ``n0-n1`` for an edge, or empty for the network.
+    """
 
     alert: str
     what: str
@@ -70,6 +81,9 @@ CLEAR = [
         {"up": "1x5 0x4 1x5 0x30", LEFT: "300-60x5 stale _x3 3600-60x5 stale", MERGING: "0x5 stale _x3 0x5 stale"},
         ("n0",),
     ),
+    Case("PeerDown", "the next run, elsewhere", "25m", MOVED, ("n0@b",)),
+    Case("PeerDown", "the next run, elsewhere, while it runs", "14m", MOVED),
+    Case("NetworkDown", "the next run, elsewhere", "25m", MOVED, ("",)),
     Case("NetworkDown", "two of three", "9m", {"up": "0x20", "up@n1": "0x20", "up@n2": "1x20"}, ("",)),
     Case("NetworkDown", "one of three", "9m", {"up": "0x20", "up@n1": "1x20", "up@n2": "1x20"}),
     Case("NetworkDown", "the run is over", "9m", {"up": "1x3 0x20", LEFT: "60 0x2 stale", MERGING: "0x3 stale"}),
@@ -249,7 +263,9 @@ def full_name(name: str) -> str:
 
 
 def labels_of(case: Case, who: str) -> dict[str, str]:
+    who, _, instance = who.partition("@")
     names = dict(zip(("peer", "neighbour"), filter(None, who.split("-")), strict=False))
+    names |= {"instance": instance} if instance else {}
     return {"job": "gradvine", "severity": alerts()[f"Gradvine{case.alert}"]["labels"]["severity"], **names}
 
 
