@@ -355,3 +355,11 @@ def test_a_peer_that_has_the_merged_model_learns_no_more(home, pod):
 )
 def test_a_reader_of_yaml_finds_what_was_written(value):
     assert yaml.safe_load(to_yaml(value)) == value
+
+
+def test_a_new_release_touches_nothing_but_the_images_of_the_pods(documents):
+    """Applying the file again would undo what was edited in the ConfigMap, such as who is denied."""
+    (row,) = re.findall(r"^\| a new release \| (.*?) *\|$", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE)
+    verb, field, kind, name, images = re.match(r"`kubectl (\w+) (\w+) (\w+) (\S+) (\S+)`", row).groups()
+    assert (verb, field, kind, name) == ("set", "image", "statefulset", documents["StatefulSet"]["metadata"]["name"])
+    assert images.startswith("'*=")  # of the init containers too
