@@ -2,6 +2,7 @@
 
 Peers are only ever asked; that nobody watches, or somebody does, is all the same to them. A peer that does not answer
 any more had ended if it was merging, draining or at the end of its time when it was last heard of, and is gone if not.
+One that drains was told to end, and may be started again: the run is over when all have finished, or are silent for long.
 Where rounds end a run without a merge nothing tells its peers' end from their death: that they fall silent together is
 taken for the end.
 """
@@ -163,10 +164,11 @@ class Follower:
     # ---------------------------------------------------------------------------------------------- the edges
 
     def _count(self) -> None:
-        """Read the counts of all edges whose owners learn, and forget those of others."""
+        """Read the counts of all edges whose ends both learn, and forget those of others."""
         for (a, b), counted in zip(self._scene.pairs, self._counted, strict=True):
             owner = self._peers[a]
-            word = owner.answer.peers.get(b) if owner.answer and owner.state in "ls" else None
+            learn = owner.state in "ls" and self._peers[b].state in "ls"
+            word = owner.answer.peers.get(b) if owner.answer and learn else None
             if owner.answer is None or word is None or word.exchanges is None or owner.silent(self._looked_s):
                 counted.forget()
             else:
@@ -218,7 +220,8 @@ class Follower:
         self._gone_s |= {one["peer"]: now_s for one in events if one["kind"] == "gone"}
         there = {name: peer for name, peer in self._peers.items() if peer.asked and peer.state != "n"}
         over = bool(there) and all(peer.state in AWAY for peer in there.values())
-        over = over and (now_s - self._heard_s >= OVER_S or all(peer.state == "e" for peer in there.values()))
+        certain = all(peer.finished for peer in self._peers.values() if peer.asked)
+        over = over and (certain or now_s - self._heard_s >= OVER_S)
         if concluded:
             over = True
             for peer in there.values():
@@ -262,7 +265,8 @@ class Follower:
         """The promises and the merge; what was achieved while peers learnt stands when they have ended."""
         answers = [peer.figures for peer in self._peers.values() if peer.there and peer.figures]
         achieved = self._achieved(answers)
-        if achieved.edges or not any(peer.state in "me" for peer in self._peers.values()):
+        states = {peer.state for peer in self._peers.values()}
+        if "m" not in states and (achieved.edges or "e" not in states):
             self.story.promises = promise(self._plan, achieved)
         models = max((answer.models_merged for answer in answers), default=0)
         if models:
@@ -276,7 +280,7 @@ class Follower:
         for (a, b), hz, counted in zip(self._scene.pairs, self._scene.asked, self._counted, strict=True):
             if hz and unit_s:
                 asked[a, b] = hz * unit_s
-                tally = counted.over(KEPT_S) if self._peers[b].state not in AWAY else None
+                tally = counted.over(KEPT_S)
                 edges += [EdgeRate(a, b, asked[a, b], tally.count, tally.seconds / unit_s)] if tally else []
         return Achieved(
             answers[0].algorithm if answers else "",

@@ -60,13 +60,18 @@ class Known:
         return self.missed >= MISSED_MAX and now_s - self.heard_s >= SILENCE_S
 
     @property
-    def ended(self) -> bool:
-        """Whether it was about to end when it was last heard of."""
+    def finished(self) -> bool:
+        """Whether it had no more to learn when it was last heard of."""
         last = self.answer
         if last is None:
             return False
-        nearly = last.phase == "learning" and last.seconds_left is not None and last.seconds_left <= END_S
-        return nearly or last.phase in ("merging", "draining") or last.models_merged > 0
+        nearly = last.phase != "waiting" and last.seconds_left is not None and last.seconds_left <= END_S
+        return nearly or last.phase == "merging" or last.models_merged > 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was about to end when it was last heard of, be it because it was told to."""
+        return self.finished or (self.answer is not None and self.answer.phase == "draining")
 
     @property
     def there(self) -> bool:

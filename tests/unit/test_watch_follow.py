@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from node.meter import Meter, PeerStatus, Status
 from node.watch.answer import Answer, read_answer
-from node.watch.counts import MARKS_MAX, Counted, Tally, too_few
 from node.watch.follow import OVER_S, Follower
 from tests.unit.story_form import check_news, check_story
 from topology.planning import build_plan
@@ -158,6 +157,26 @@ def test_peers_that_fall_silent_together_have_ended_when_nobody_is_left() -> Non
     assert "g" in json.dumps([frame["state"] for frame in watcher.story["frames"]])
 
 
+def test_a_restart_of_all_is_no_end() -> None:
+    watcher = Watcher()
+    watcher.look(*three(10, seconds_left=50.0))
+    watcher.look(*three(11, phase="draining", seconds_left=49.0))
+    states = [watcher.look() for _ in range(8)]
+    assert (states[-1]["frame"]["state"], {told["over"] for told in states}) == ("eee", {False})
+    told = watcher.look(*three(11, seconds_left=49.0))
+    assert (told["frame"]["state"], told["over"]) == ("lll", False)
+    watcher.look(*three(12, phase="draining", seconds_left=1.0))
+    watcher.look()
+    assert watcher.look()["over"] is True, "at the end of its time"
+
+
+def test_a_run_is_not_over_while_others_are_still_to_come() -> None:
+    watcher = Watcher()
+    watcher.look(*three(10, phase="merging")[:1])
+    assert [watcher.look()["over"] for _ in range(3)] == [False] * 3
+    assert watcher.look(after_s=OVER_S)["over"] is True
+
+
 def test_another_run_at_the_same_addresses_is_another_story() -> None:
     watcher = Watcher()
     watcher.look(*three(100, phase="merging"))
@@ -215,88 +234,6 @@ def test_time_is_that_of_the_run_and_goes_on_when_nobody_answers() -> None:
     assert watcher.look()["frame"]["t"] == 42
     far = [answer("n0", seconds=9e9), *three(43)[1:]]
     assert watcher.look(*far)["frame"]["t"] == 43, "one odd clock moves nobody"
-
-
-# ---------------------------------------------------------------------------------------------------------- rates
-
-
-def test_a_rate_is_of_the_latest_seconds() -> None:
-    counted = Counted()
-    for second in range(31):
-        counted.add(float(second), 2 * second + (5 if second >= 25 else 0))
-    assert counted.over(10) == Tally(25, 10.0)
-    assert counted.over(10).rate_hz == 2.5  # type: ignore[union-attr]
-    assert counted.over(60) == Tally(65, 30.0)
-
-
-def test_a_rate_needs_time_and_forgets_what_was_undone() -> None:
-    counted = Counted()
-    assert counted.over(10) is None
-    counted.add(5.0, 10)
-    counted.add(5.0, 12)
-    counted.add(6.0, 12)
-    assert counted.over(10) is None
-    counted.add(7.0, 14)
-    assert counted.over(10) == Tally(4, 2.0)
-    counted.add(4.0, 9)
-    counted.add(6.5, 11)
-    assert counted.over(10) == Tally(2, 2.5)
-
-
-def test_a_rate_is_known_however_seldom_it_is_asked_for() -> None:
-    counted = Counted()
-    for look in range(20):
-        counted.add(100.0 * look, 250 * look)
-    assert counted.over(10) == counted.over(60) == Tally(250, 100.0)
-
-
-def test_marks_are_few_whatever_a_clock_says() -> None:
-    counted = Counted()
-    for look in range(3 * MARKS_MAX):
-        counted.add(look / 128, look)
-    assert counted.over(60) == Tally(MARKS_MAX - 1, (MARKS_MAX - 1) / 128)
-
-
-def test_an_edge_has_what_its_owner_counts() -> None:
-    watcher = Watcher()
-    assert watcher.plan
-    edge = watcher.plan.edges[0]
-    told = {}
-    for t in range(1, 9):
-        mine = {edge.a: near(exchanges=999), edge.b: near(exchanges=3 * t)}
-        told = watcher.look(*[answer(name, seconds=float(t), peers=mine) for name in ("n0", "n1", "n2")])
-    assert told["frame"]["achieved"][0] == 3
-    assert watcher.story["edges"][0]["asked"] == 4
-    row = {row["what"]: row for row in told["promises"]}["exchanges a second"]
-    assert row["asked"] == "8"
-
-
-def test_the_story_is_told_again_when_a_rate_becomes_known() -> None:
-    watcher = Watcher()
-    waiting = [answer(name, phase="waiting", peers={}) for name in ("n0", "n1", "n2")]
-    assert watcher.look(*waiting)["whole"] is True
-    assert watcher.look(*waiting)["whole"] is False
-    assert watcher.look(*three(1))["whole"] is True
-    assert watcher.look(*three(2))["whole"] is False
-
-
-def test_an_edge_that_stays_slow_is_told_once() -> None:
-    watcher, events = Watcher(), []
-    for t in range(1, 80):
-        peers = {name: near(exchanges=t, hz=4.0) for name in ("n0", "n1", "n2")}
-        events += watcher.look(*[answer(name, seconds=float(t), peers=peers) for name in ("n0", "n1", "n2")])["events"]
-    slow = [event for event in events if event["kind"] == "slow"]
-    assert len(slow) == 2, "each edge once"
-    assert slow[0]["t"] >= 30
-    assert "25%" in slow[0]["text"]
-
-
-def test_too_few_is_what_chance_does_not_explain() -> None:
-    assert too_few(49, 100)
-    assert not too_few(70, 100), "within five standard deviations, which are ten each"
-    assert not too_few(81, 100)
-    assert not too_few(0, 19), "too little to judge by"
-    assert not too_few(850, 1000), "little, but 80 % of it"
 
 
 # ------------------------------------------------------------------------------------------- who can't be believed
