@@ -18,13 +18,10 @@ from dataclasses import replace
 from string import Template
 
 from node.config import RunConfig, dump_toml
-from node.deploy import services
+from node.deploy import HTTP_PORT, PORT, USER, services
 from node.errors import ConfigError
 from node.links.doors import FIRST_PORT
 from topology.plan import Node, Plan, plan_to_json
-
-PORT, HTTP_PORT = 7700, 9700
-"""Where a peer listens in its container, and where it serves status and metrics."""
 
 ARGUMENT_BYTES = 100_000
 """Longest argument that is written; Linux takes 128 KiB."""
@@ -48,7 +45,7 @@ IMAGE = re.compile(r"[a-z0-9][\w.:/@-]*")
 YAML_WORDS = re.compile(r"(?:y|n|yes|no|on|off|true|false|null|\d.*)")
 
 HEALTHY = (
-    "from http.client import HTTPConnection as To; peer = To('127.0.0.1', 9700, timeout=5); "
+    f"from http.client import HTTPConnection as To; peer = To('127.0.0.1', {HTTP_PORT}, timeout=5); "
     "peer.request('GET', '/readyz'); exit(peer.getresponse().status != 200)"
 )
 """What gradvine status --quiet does, for a fifth of the work; many peers do it all the time."""
@@ -118,6 +115,9 @@ def compose_file(
     edge = placed.edges[0]
     fill = {
         "peers": str(len(names)),
+        "port": str(PORT),
+        "http_port": str(HTTP_PORT),
+        "user": str(USER),
         "family": _printable(plan.family),
         "command": _printable(command),
         "image": image,

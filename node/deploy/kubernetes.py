@@ -21,16 +21,11 @@ from dataclasses import replace
 from typing import Any
 
 from node.config import RunConfig, dump_toml
+from node.deploy import HTTP_PORT, PORT, USER
 from node.deploy.observe import PEERS, peers_json
 from node.deploy.yaml import to_yaml
 from node.errors import ConfigError
 from topology.plan import Plan, plan_to_json
-
-PORT, HTTP_PORT = 7700, 9700
-"""Where a peer listens in its pod, and where it serves status and metrics."""
-
-USER = 10001
-"""Of the image."""
 
 CONFIG_BYTES_MAX = 2**20
 """What a ConfigMap may hold."""

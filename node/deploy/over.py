@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from node.errors import UserError
+from node.deploy import HTTP_PORT, telling_mistakes
 from node.pages import Page, serve_pages
 
-ADDRESS = "0.0.0.0:9700"
+ADDRESS = f"0.0.0.0:{HTTP_PORT}"
 METRICS = "# TYPE gradvine_seconds_left gauge\ngradvine_seconds_left 0\n"
 
 
@@ -29,13 +29,9 @@ def main() -> None:
     """Answer until SIGTERM or SIGINT."""
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before there are threads, which inherit it
-    try:
-        with serve_pages(sys.argv[1] if len(sys.argv) > 1 else ADDRESS, pages()):
-            print("the run is over, and this peer has the merged model: state/merged.safetensors", flush=True)  # noqa: T201
-            signal.sigwait(signals)
-    except UserError as error:
-        print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+    with telling_mistakes(), serve_pages(sys.argv[1] if len(sys.argv) > 1 else ADDRESS, pages()):
+        print("the run is over, and this peer has the merged model: state/merged.safetensors", flush=True)  # noqa: T201
+        signal.sigwait(signals)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
 
 from node.config import load_config
-from node.errors import StorageError, UserError
-from topology.plan import PlanError, load_plan
+from node.deploy import telling_mistakes
+from node.errors import StorageError
+from topology.plan import load_plan
 
 RECORD, RUNS = Path("/record"), Path("/runs")
 
@@ -99,19 +99,15 @@ def _own_as(folder: Path, model: Path) -> None:
 
 def main() -> None:
     """Wait, report and let the proxy between peers end; a mistake is one sentence on stderr and an exit code."""
-    try:
-        names = [node.name for node in load_plan(RECORD / "plan.json").nodes]
-        pause = threading.Event()
-        while not is_over(RECORD, names, time.time()):
-            pause.wait(LOOK_EVERY_S)
-        _own_as(hand_over(RECORD, RUNS), RUNS)
-    except PlanError as error:
-        sys.exit(f"gradvine: {error}")
-    except UserError as error:
-        print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
-    finally:
-        (RECORD / RUNNING).unlink(missing_ok=True)
+    with telling_mistakes():
+        try:
+            names = [node.name for node in load_plan(RECORD / "plan.json").nodes]
+            pause = threading.Event()
+            while not is_over(RECORD, names, time.time()):
+                pause.wait(LOOK_EVERY_S)
+            _own_as(hand_over(RECORD, RUNS), RUNS)
+        finally:
+            (RECORD / RUNNING).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

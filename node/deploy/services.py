@@ -18,7 +18,7 @@ HEAD = """\
 USAGE = (
     ("docker compose up", "until all have learnt, and merged their models"),
     ("http://localhost:9600", "the run, live"),
-    ("docker compose exec %{last} gradvine status 127.0.0.1:9700", "how one peer is doing"),
+    ("docker compose exec %{last} gradvine status 127.0.0.1:%{http_port}", "how one peer is doing"),
     ("docker compose exec %{last} sh -c 'kill -9 -1'", "it crashes, is started again, and goes on"),
     ("docker compose exec links gradvine link %{first} %{second} --cut", "cuts a link; --heal, --delay 50ms"),
     ("docker compose run --rm finish", "ends the run now, with the merge"),
@@ -44,8 +44,8 @@ x-peer: &peer
     - --state=state
     - --resume
     - --out=/record
-    - --bind=0.0.0.0:7700
-    - --http=0.0.0.0:9700
+    - --bind=0.0.0.0:%{port}
+    - --http=0.0.0.0:%{http_port}
     - --wait-for-neighbours=%{wait}s
   restart: on-failure
   stop_grace_period: 10s  # a peer drains in less than 8
@@ -101,7 +101,7 @@ services:
         gradvine certs --output=/certs "$$@"
         cd /certs
         for who in *; do
-          if [ $$who != authority ]; then chown -R 10001:10001 $$who; fi
+          if [ $$who != authority ]; then chown -R %{user}:%{user} $$who; fi
         done
       - certs
     volumes:
@@ -174,12 +174,12 @@ REPORT = """
     entrypoint: ["python", "-m", "node.deploy.reporting"]
     volumes: ["record:/record", "./runs:/runs"]
 
-  # Ends the run now; by any peer, such as: docker compose run --rm finish %{last}:7700
+  # Ends the run now; by any peer, such as: docker compose run --rm finish %{last}:%{port}
   finish:
     image: %{image}
     profiles: ["tools"]
     entrypoint: ["gradvine", "finish", "--certs=/operator"]
-    command: ["%{first}:7700"]
+    command: ["%{first}:%{port}"]
     volumes: ["operator:/operator:ro"]
     read_only: true
     tmpfs: ["/tmp"]

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 from node.config import RunConfig, load_config
-from node.errors import ConfigError, StorageError, UserError
-from topology.plan import Plan, PlanError, load_plan
+from node.deploy import telling_mistakes
+from node.errors import StorageError
+from topology.plan import Plan, load_plan
 
 
 def make_own_data(plan: Plan, config: RunConfig, name: str, folder: Path) -> str:
@@ -48,12 +49,9 @@ def make_own_data(plan: Plan, config: RunConfig, name: str, folder: Path) -> str
 
 def main() -> None:
     """Make the data; a user's mistake is one sentence on stderr and an exit code."""
-    try:
+    with telling_mistakes():
         config = load_config({}, Path("config/config.toml"))
         print(make_own_data(load_plan("config/plan.json"), config, sys.argv[1], Path("data")))  # noqa: T201
-    except (PlanError, UserError) as error:
-        print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code if isinstance(error, UserError) else ConfigError.exit_code)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,14 @@ import tempfile
 from pathlib import Path
 
 from node.config import load_config
+from node.deploy import USER, telling_mistakes
 from node.deploy.observe import write_prometheus
 from node.deploy.reporting import RUNNING
-from node.errors import StorageError, TaskError, UserError
+from node.errors import StorageError, TaskError
 from node.testbed.experiment import Experiment, open_experiment
-from topology.plan import Plan, PlanError, load_plan, plan_from_json
+from topology.plan import Plan, load_plan, plan_from_json
 
 PEERS, RECORD, PROMETHEUS = Path("/peers"), Path("/record"), Path("/prometheus")
-OWNER = 10001
-"""The user that peers run as."""
 
 DESCRIBED = ("task", "options", "partition", "alpha", "seed", "dtype")
 """What of a data set's description a setting can change; the rest follows from it."""
@@ -102,23 +101,18 @@ def _give_away(folders: list[Path]) -> None:
     """Let the peers own what is in their volumes."""
     for folder in folders:
         for path in [folder, *folder.rglob("*")]:
-            os.chown(path, OWNER, OWNER)
+            os.chown(path, USER, USER)
 
 
 def main() -> None:
     """Fill the volumes that are mounted; a user's mistake is one sentence on stderr and an exit code."""
     settings, *parts = sys.argv[1:]
-    try:
+    with telling_mistakes():
         plan = plan_from_json("".join(parts))
         with tempfile.TemporaryDirectory() as folder:
             done = fill_volumes(_open(settings, plan, Path(folder)), PEERS, RECORD)
         write_prometheus(plan, PROMETHEUS)
         _give_away([RECORD, *(PEERS / node.name for node in plan.nodes)])
-    except PlanError as error:
-        sys.exit(f"gradvine: the plan can't be used: {error}")
-    except UserError as error:
-        print(f"gradvine: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
     print(done)  # noqa: T201
 
 

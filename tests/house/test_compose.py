@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from node.config import duration_s
 from node.daemon import STOP_S
+from node.deploy import USER
 
 ROOT = Path(__file__).parents[2]
 PEERS = tuple(f"n{k}" for k in range(8))
@@ -100,7 +101,15 @@ def test_only_what_fills_volumes_is_root_and_it_has_no_network(compose: dict[str
         else:
             assert service["read_only"] is True, name
     (user,) = [line for line in image if line.startswith("USER")]
-    assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", user)
+    assert user == f"USER {USER}:{USER}"
+    assert USER > 0
+
+
+@pytest.mark.parametrize(("number", "file"), [("7700", None), ("9700", "__init__.py"), ("10001", "__init__.py")])
+def test_ports_and_user_are_written_down_in_one_place(number: str, file: str | None) -> None:
+    """Where peers listen is said by what connects them, node.links."""
+    files = {path.name for path in (ROOT / "node" / "deploy").glob("*.py") if number in path.read_text()}
+    assert files == ({file} if file else set())
 
 
 def test_peers_have_time_to_drain(compose: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from node.cli import app
 from node.config import RunConfig, duration_s, load_config
 from node.daemon import STOP_S
-from node.deploy.kubernetes import CONFIG_BYTES_MAX, PORT, kubernetes_manifests
+from node.deploy import PORT
+from node.deploy.kubernetes import CONFIG_BYTES_MAX, kubernetes_manifests
 from node.deploy.yaml import to_yaml
 from node.errors import ConfigError
 from node.shards import load_shard, load_test, prepare
