@@ -47,7 +47,7 @@ x-peer: &peer
     - --bind=0.0.0.0:%{port}
     - --http=0.0.0.0:%{http_port}
     - --wait-for-neighbours=%{wait}s
-  restart: on-failure
+  restart: on-failure:20
   stop_grace_period: 10s  # a peer drains in less than 8
   healthcheck:
     test: ["CMD", "python", "-c", "%{healthy}"]
@@ -101,7 +101,7 @@ services:
         gradvine certs --output=/certs "$$@"
         cd /certs
         for who in *; do
-          if [ $$who != authority ]; then chown -R %{user}:%{user} $$who; fi
+          if [ $$who != authority ]; then chown -h %{user}:%{user} $$who $$who/*.pem; fi
         done
       - certs
     volumes:
@@ -170,6 +170,7 @@ REPORT = """
     <<: *once
     depends_on:
       data: { condition: service_completed_successfully }
+    cap_add: ["CHOWN", "DAC_OVERRIDE", "SETUID", "SETGID"]  # copies as root, then becomes the owner of ./runs
     environment: ["MPLCONFIGDIR=/tmp"]
     entrypoint: ["python", "-m", "node.deploy.reporting"]
     volumes: ["record:/record", "./runs:/runs"]

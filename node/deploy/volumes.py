@@ -7,10 +7,13 @@ a plan, the latter in parts. It opens the run as a testbed does, so that what ca
 one sentence, and then hands out: to each peer plan, settings, test data and its own shard, to the record all that it
 takes to judge the peers' models. ``GRADVINE_*`` in the environment wins over the settings.
 
-Invariant
----------
-A peer's volume holds no other peer's shard. Volumes that were filled keep their data: another plan or other data than
-theirs are refused, other settings are handed out.
+Invariants
+----------
+* A peer's volume holds no other peer's shard. Volumes that were filled keep their data: another plan or other data than
+  theirs are refused, other settings are handed out.
+* In the record peers may write to three folders; what the report goes by belongs to root.
+* Peers may run meanwhile, and write what they like to their volumes: nothing is done to files that they made, and no
+  link of theirs is followed.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from node.testbed.experiment import Experiment, open_experiment
 from topology.plan import Plan, load_plan, plan_from_json
 
 PEERS, RECORD, PROMETHEUS = Path("/peers"), Path("/record"), Path("/prometheus")
+
+WRITTEN = ("peers", "states", "merged")
+"""What of the record is written by peers."""
 
 DESCRIBED = ("task", "options", "partition", "alpha", "seed", "dtype")
 """What of a data set's description a setting can change; the rest follows from it."""
@@ -64,6 +70,8 @@ def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
             _replace(opened / file, folder / file)
     for folder in [*(peers / name for name in names), record]:  # with a plan, the record says that all is there
         _replace(opened / "plan.json", folder / "plan.json")
+    for kind in WRITTEN:
+        (record / kind).mkdir(exist_ok=True)
     (record / RUNNING).touch()
     return "settings renewed; plan and data are as they were" if filled else f"plan and data for {len(names)} peers"
 
@@ -83,7 +91,9 @@ def _check_same(experiment: Experiment, record: Path) -> None:
 def _replace(source: Path, target: Path) -> None:
     """Copy a file so that a peer that starts meanwhile reads the old or the new one."""
     fresh = target.with_name(f".{target.name}.new")
-    shutil.copyfile(source, fresh)
+    fresh.unlink(missing_ok=True)
+    with source.open("rb") as read, fresh.open("xb") as written:  # x: not what a link points to
+        shutil.copyfileobj(read, written)
     fresh.replace(target)
 
 
@@ -97,11 +107,10 @@ def _open(settings: str, plan: Plan, folder: Path) -> Experiment:
     return experiment
 
 
-def _give_away(folders: list[Path]) -> None:
-    """Let the peers own what is in their volumes."""
-    for folder in folders:
-        for path in [folder, *folder.rglob("*")]:
-            os.chown(path, USER, USER)
+def give_away(peers: Path, record: Path, names: list[str]) -> None:
+    """Let the peers write to their volumes, and to their folders in the record; the files in there they only read."""
+    for folder in [*(peers / name for name in names), *(record / kind for kind in WRITTEN)]:
+        os.chown(folder, USER, USER, follow_symlinks=False)
 
 
 def main() -> None:
@@ -112,7 +121,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             done = fill_volumes(_open(settings, plan, Path(folder)), PEERS, RECORD)
         write_prometheus(plan, PROMETHEUS)
-        _give_away([RECORD, *(PEERS / node.name for node in plan.nodes)])
+        give_away(PEERS, RECORD, [node.name for node in plan.nodes])
     print(done)  # noqa: T201
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,8 @@ def test_only_what_fills_volumes_is_root_and_it_has_no_network(compose: dict[str
         if "user" in service:
             assert name in ("certs", "data", "report")
             assert service["network_mode"] == "none"
-            assert service["cap_add"] == ["CHOWN", "DAC_OVERRIDE"]
+            more = ["SETUID", "SETGID"] if name == "report" else []  # to be root no longer
+            assert service["cap_add"] == ["CHOWN", "DAC_OVERRIDE", *more]
         else:
             assert service["read_only"] is True, name
     (user,) = [line for line in image if line.startswith("USER")]
@@ -116,6 +119,31 @@ def test_peers_have_time_to_drain(compose: dict[str, Any]) -> None:
     peer = compose["x-peer"]
     assert duration_s(peer["stop_grace_period"]) > STOP_S
     assert peer["init"] is True
+
+
+def test_a_peer_that_always_fails_is_left_alone_in_the_end(compose: dict[str, Any]) -> None:
+    """Else `docker compose up` would wait for it for ever."""
+    assert re.fullmatch(r"on-failure:[1-9]\d*", compose["x-peer"]["restart"])
+
+
+def test_certificates_are_given_away_without_what_peers_have_made(compose: dict[str, Any], tmp_path: Path) -> None:
+    """The service's own script, with stand-ins for the two programs that only root and an authority can run."""
+    for who in ("authority", "n0"):
+        (tmp_path / who / "state").mkdir(parents=True)
+        (tmp_path / who / "key.pem").touch()
+    (tmp_path / "n0" / "mine.pem").symlink_to(tmp_path / "authority" / "key.pem")
+    for program, does in (("gradvine", ":"), ("chown", f'echo "$@" >> {tmp_path}/asked')):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "bin" / program).chmod(0o755)
+    (tmp_path / "certs").mkdir()
+    for who in ("authority", "n0"):
+        (tmp_path / who).rename(tmp_path / "certs" / who)
+    sh, flags, script, name = compose["services"]["certs"]["entrypoint"]
+    script = script.replace("$$", "$").replace("/certs", str(tmp_path / "certs"))
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    subprocess.run([sh, flags, script, name, "--renew"], env={"PATH": path}, check=True)
+    assert (tmp_path / "asked").read_text() == f"-h {USER}:{USER} n0 n0/key.pem n0/mine.pem\n"
 
 
 def test_the_image_is_plain(image: list[str]) -> None:

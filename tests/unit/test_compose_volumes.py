@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from node.config import RunConfig, load_config
+from node.deploy import USER
 from node.deploy.compose import place_in_containers
-from node.deploy.volumes import fill_volumes, main
+from node.deploy.volumes import fill_volumes, give_away, main
 from node.errors import StorageError
 from node.shards import load_shard, load_task_json
 from node.testbed.experiment import open_experiment
@@ -46,6 +47,34 @@ def test_each_peer_gets_its_own_shard_and_no_other(fill, tmp_path) -> None:
     assert files(tmp_path / "record") == {
         *("data/test.safetensors", "data/task.json", "plan.json", "config.toml", "running")
     }
+
+
+def test_a_link_that_a_peer_has_put_in_its_volume_is_not_written_through(fill, tmp_path) -> None:
+    fill()
+    other = tmp_path / "record" / "data" / "task.json"
+    before = other.read_bytes()
+    (tmp_path / "peers" / "n1" / ".config.toml.new").symlink_to(other)
+    fill(lr=0.25)
+    assert other.read_bytes() == before
+    assert load_config({}, tmp_path / "peers" / "n1" / "config.toml", {}).lr == 0.25
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_peers_write_where_they_must_and_what_the_report_goes_by_stays_roots(fill, tmp_path) -> None:
+    fill()
+    made = tmp_path / "peers" / "n1" / "state"  # while a peer lives, it comes and goes
+    made.mkdir()
+    (made / "gone.partial").symlink_to(tmp_path / "opened0" / "plan.json")
+    give_away(tmp_path / "peers", tmp_path / "record", ["n0", "n1", "n2"])
+    owned = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.lstat().st_uid == USER}
+    assert owned == {f"peers/n{k}" for k in range(3)} | {f"record/{kind}" for kind in ("peers", "states", "merged")}
+    assert (tmp_path / "record").stat().st_mode & 0o022 == 0  # nobody else puts anything beside plan.json
+
+
+def test_peers_can_read_what_they_do_not_own(fill, tmp_path) -> None:
+    fill()
+    for folder in (tmp_path / "peers", tmp_path / "record"):
+        assert all(path.stat().st_mode & 0o004 for path in folder.rglob("*"))
 
 
 def test_the_shards_are_all_of_the_data(fill, tmp_path) -> None:
