@@ -13,6 +13,8 @@ HEAD = """\
 #
 # A service's name is its peer's name, its host name and the name in its certificate. The image is built from gradvine's
 # source: by itself where this file is there, else by docker build -t %{image} there.
+#
+# Who has started Prometheus as well (see its service) ends all with: docker compose --profile observe down --volumes
 """
 
 USAGE = (

@@ -35,6 +35,9 @@ from topology.plan import Plan, load_plan, plan_from_json
 
 PEERS, RECORD, PROMETHEUS = Path("/peers"), Path("/record"), Path("/prometheus")
 
+DOWN = "docker compose --profile observe down --volumes"
+"""Takes away volumes, with Prometheus', which Compose leaves, and whatever it uses, when its profile is not named."""
+
 WRITTEN = ("peers", "states", "merged")
 """What of the record is written by peers."""
 
@@ -78,13 +81,13 @@ def fill_volumes(experiment: Experiment, peers: Path, record: Path) -> str:
 
 def _check_same(experiment: Experiment, record: Path) -> None:
     if load_plan(record / "plan.json").digest != experiment.plan.digest:
-        raise StorageError("these volumes are of another plan: begin anew with docker compose down --volumes.")
+        raise StorageError(f"these volumes are of another plan: begin anew with {DOWN}.")
     kept, given = (json.loads((folder / "data" / "task.json").read_text()) for folder in (record, experiment.run_dir))
     for key in (*DESCRIBED, *given):
         if kept.get(key) != given[key]:
             raise StorageError(
                 f"these volumes hold the data of a run with {key} {kept.get(key)}, not {given[key]}: "
-                "begin anew with docker compose down --volumes."
+                f"begin anew with {DOWN}."
             )
 
 

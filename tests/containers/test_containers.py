@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from node.deploy.volumes import DOWN
 from tests.containers.project import Project
 
 pytestmark = pytest.mark.timeout(600)
@@ -156,13 +157,11 @@ def test_every_line_of_the_log_says_when_and_who(project: Project) -> None:
 
 def test_other_data_in_volumes_that_are_in_use_is_refused_in_a_sentence(project: Project) -> None:
     done = project.run("run", "--rm", "data", check=False, GRADVINE_TASK="digits-cnn")
-    assert "a run with task digits, not digits-cnn: begin anew with docker compose down --volumes." in (
-        done.stdout + done.stderr
-    )
+    assert f"a run with task digits, not digits-cnn: begin anew with {DOWN}." in done.stdout + done.stderr
     assert done.returncode == 40
 
 
 def test_down_leaves_nothing(project: Project) -> None:
     assert project.left()
-    project.run("--profile", "tools", "--profile", "observe", "down", "--volumes")
+    project.run(*DOWN.split()[2:])
     assert project.left() == []

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from node.config import duration_s
 from node.daemon import STOP_S
 from node.deploy import USER
+from node.deploy.volumes import DOWN
 
 ROOT = Path(__file__).parents[2]
 PEERS = tuple(f"n{k}" for k in range(8))
@@ -113,6 +114,15 @@ def test_ports_and_user_are_written_down_in_one_place(number: str, file: str | N
     """Where peers listen is said by what connects them, node.links."""
     files = {path.name for path in (ROOT / "node" / "deploy").glob("*.py") if number in path.read_text()}
     assert files == ({file} if file else set())
+
+
+def test_what_takes_all_away_names_every_profile_that_stays_up(compose: dict[str, Any]) -> None:
+    """Compose 2 leaves services of other profiles, and with them the network and their volumes."""
+    stay = {name: service["profiles"] for name, service in compose["services"].items() if "profiles" in service}
+    assert stay.pop("finish") == ["tools"]  # docker compose run --rm, which takes itself away
+    assert [f"--profile {profile}" for profiles in stay.values() for profile in profiles] == re.findall(r"--profile \S+", DOWN)
+    for told in ("docker-compose.yml", "docs/containers.md"):
+        assert DOWN in (ROOT / told).read_text()
 
 
 def test_peers_have_time_to_drain(compose: dict[str, Any]) -> None:
