@@ -32,8 +32,9 @@ PLAN_BYTES_MAX = 1_500_000
 ALWAYS = {"algorithm", "task", "duration"}
 """Settings that are always written down."""
 
-TAKEN = {"certs", "data", "links", "watch", "report", "finish", "prometheus", "authority", "operator", "record"} | {
-    *("localhost", "test")
+TAKEN = {"certs", "data", "links", "watch", "report", "finish", "prometheus"} | {
+    *("authority", "operator", "record", "figures"),
+    *("localhost", "test"),
 }
 """Services, volumes and hosts that are no peers."""
 

@@ -154,9 +154,15 @@ PROMETHEUS = """
     profiles: ["observe"]
     depends_on:
       data: { condition: service_completed_successfully }
-    command: ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+    command:
+      - --config.file=/etc/prometheus/prometheus.yml
+      - --storage.tsdb.path=/prometheus
+      - --storage.tsdb.retention.time=60d
     ports: ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"]
-    volumes: ["prometheus:/etc/prometheus:ro"]
+    volumes: ["prometheus:/etc/prometheus:ro", "figures:/prometheus"]
+    read_only: true
+    cap_drop: ["ALL"]
+    security_opt: ["no-new-privileges:true"]
 """
 
 PEER = """
@@ -196,4 +202,5 @@ volumes:
   operator:
   record:
   prometheus:
+  figures:
 """

@@ -93,8 +93,6 @@ def test_nothing_is_open_to_other_machines(compose: dict[str, Any]) -> None:
 
 def test_only_what_fills_volumes_is_root_and_it_has_no_network(compose: dict[str, Any], image: list[str]) -> None:
     for name, service in compose["services"].items():
-        if name == "prometheus":
-            continue
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         if "user" in service:
@@ -120,9 +118,21 @@ def test_what_takes_all_away_names_every_profile_that_stays_up(compose: dict[str
     """Compose 2 leaves services of other profiles, and with them the network and their volumes."""
     stay = {name: service["profiles"] for name, service in compose["services"].items() if "profiles" in service}
     assert stay.pop("finish") == ["tools"]  # docker compose run --rm, which takes itself away
-    assert [f"--profile {profile}" for profiles in stay.values() for profile in profiles] == re.findall(r"--profile \S+", DOWN)
+    assert [f"--profile {profile}" for profiles in stay.values() for profile in profiles] == re.findall(
+        r"--profile \S+", DOWN
+    )
     for told in ("docker-compose.yml", "docs/containers.md"):
         assert DOWN in (ROOT / told).read_text()
+
+
+def test_figures_have_a_volume_of_their_own_and_an_end(compose: dict[str, Any]) -> None:
+    prometheus = compose["services"]["prometheus"]
+    folder = next(word for word in prometheus["command"] if "tsdb.path" in word).partition("=")[2]
+    assert f"figures:{folder}" in prometheus["volumes"]
+    assert [word for word in prometheus["command"] if word.startswith("--storage.tsdb.retention.time=")]
+    assert [name for name, service in compose["services"].items() if "figures" in str(service.get("volumes"))] == [
+        "prometheus"
+    ]
 
 
 def test_peers_have_time_to_drain(compose: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def test_names_that_yaml_would_take_for_something_else(names: list[str]) -> None
         assert file["services"][name]["volumes"] == [f"{name}:/peer", "record:/record"]
 
 
-@pytest.mark.parametrize("name", ["watch", "record", "operator", "7", "0x1f", "-a", "a-", "localhost", "test"])
+@pytest.mark.parametrize("name", ["watch", "record", "figures", "operator", "7", "0x1f", "-a", "a-", "localhost", "test"])
 def test_names_that_no_container_can_have_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"by the name {name}: "):
         place_in_containers(renamed(build_plan("ring", 3), ["a", name, "b"]))
