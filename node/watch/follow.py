@@ -2,7 +2,8 @@
 
 Peers are only ever asked; that nobody watches, or somebody does, is all the same to them. A peer that does not answer
 any more had ended if it was merging, draining or at the end of its time when it was last heard of, and is gone if not.
-One that drains was told to end, and may be started again: the run is over when all have finished, or are silent for long.
+One that drains was told to end, and may be started again: the run is over when all have finished, or have been silent
+for long.
 Where rounds end a run without a merge nothing tells its peers' end from their death: that they fall silent together is
 taken for the end.
 """
@@ -191,13 +192,13 @@ class Follower:
         return told
 
     def _link(self, a: str, b: str) -> str:
-        """The worst that either end says of the other."""
+        """The worst that either end says of the other, or that the edge is slow."""
         if "g" in (states := self._peers[a].state + self._peers[b].state):
             return "g"
         if set(states) & set("new"):
             return "?"
-        words = [self._says(a, b), self._says(b, a)]
-        return max(words, key=WORSE.find)
+        worst = max(self._says(a, b), self._says(b, a), key=WORSE.find)
+        return "l" if worst == "a" and (a, b) in self._slow else worst
 
     def _says(self, name: str, other: str) -> str:
         peer = self._peers[name]
@@ -263,8 +264,9 @@ class Follower:
 
     def _sum_up(self) -> None:
         """The promises and the merge; what was achieved while peers learnt stands when they have ended."""
-        answers = [peer.figures for peer in self._peers.values() if peer.there and peer.figures]
-        achieved = self._achieved(answers)
+        there = [peer for peer in self._peers.values() if peer.there]
+        answers = [peer.figures for peer in there if peer.figures]
+        achieved = self._achieved(answers, there)
         states = {peer.state for peer in self._peers.values()}
         if "m" not in states and (achieved.edges or "e" not in states):
             self.story.promises = promise(self._plan, achieved)
@@ -272,7 +274,7 @@ class Follower:
         if models:
             self.story.merged = {"accuracy": None, "models": models}
 
-    def _achieved(self, answers: Sequence[Answer]) -> Achieved:
+    def _achieved(self, answers: Sequence[Answer], peers: Sequence[Known]) -> Achieved:
         units_s = [answer.unit_seconds for answer in answers if answer.unit_seconds]
         unit_s = median_high(units_s) if units_s else None
         asked: dict[tuple[str, str], float] = {}
@@ -289,7 +291,7 @@ class Follower:
             edges,
             "the last minute",
             [answer.exchange_p99_units for answer in answers if answer.exchange_p99_units is not None],
-            [answer.behind_units / answer.units for answer in answers if answer.units > 0],
+            [peer.pace.late for peer in peers if peer.pace.late is not None],
         )
 
     def _moment(self, now_s: float) -> Moment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.watch.answer import Answer
 
@@ -17,6 +17,40 @@ END_S = 3.0
 
 AWAY = "neg"
 """Not there yet, ended, gone."""
+
+
+LATE_S = 60.0
+"""Lateness is told of this much time or more, up to twice as much, as soon as a peer has learnt for so long."""
+
+
+@dataclass
+class Pace:
+    """By how much local steps are late, of late: what a peer says is summed up over its life, from 0 on.
+
+    Parameters
+    ----------
+    now, before, since : Answer or None
+        The latest; the one that it is compared with; and the one that takes the place of that after :data:`LATE_S`.
+    """
+
+    now: Answer | None = None
+    before: Answer | None = None
+    since: Answer | None = None
+
+    def hear(self, answer: Answer) -> None:
+        """What a peer says that learns; one that has been started again begins anew."""
+        if self.now is None or self.since is None or answer.behind_units < self.now.behind_units:
+            self.before = self.since = answer
+        elif answer.seconds - self.since.seconds >= LATE_S:
+            self.before, self.since = self.since, answer
+        self.now = answer
+
+    @property
+    def late(self) -> float | None:
+        """Units a unit; None where too little is known."""
+        if self.now is None or self.before is None or self.now.units <= self.before.units:
+            return None
+        return (self.now.behind_units - self.before.behind_units) / (self.now.units - self.before.units)
 
 
 @dataclass
@@ -37,6 +71,8 @@ class Known:
         As :class:`~node.watch.story.Moment` has it.
     asked : bool
         Whether it can be asked at all: of a peer that only others tell of, they are believed.
+    pace : Pace
+        How late its local steps are.
     """
 
     answer: Answer | None = None
@@ -45,6 +81,7 @@ class Known:
     missed: int = 0
     state: str = "n"
     asked: bool = True
+    pace: Pace = field(default_factory=Pace)
 
     def hear(self, answer: Answer | None, now_s: float) -> None:
         """What it has answered, or None."""
@@ -54,6 +91,7 @@ class Known:
         self.answer, self.heard_s, self.missed = answer, now_s, 0
         if answer.phase != "waiting":
             self.figures = answer
+            self.pace.hear(answer)
 
     def silent(self, now_s: float) -> bool:
         """Whether it does not answer any more."""

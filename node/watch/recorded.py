@@ -7,25 +7,26 @@ its last report.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from node.testbed.experiment import REFERENCES
 from node.testbed.rates import asked_rates
 from node.testbed.record import read_events
 from node.watch.answer import NUMBER_MAX
+from node.watch.counts import too_few
 from node.watch.promises import Achieved, promise
 from node.watch.scene import Scene
-from node.watch.story import PER_EDGE, PER_PEER, Kind, Moment, Number, Story, event, rounded, thin
+from node.watch.story import Frame, Kind, Moment, Number, Story, event, frames_most, rounded, thin
 
 if TYPE_CHECKING:
     from node.testbed.runs import Run
 
-FRAMES_MAX, FRAMES_MIN = 150, 40
-VALUES_MAX = 200_000
-"""Of large networks there are fewer frames, so that a page has about a megabyte of them."""
+FRAMES_MAX = 150
 LOOKED_AT = 2
 """So many times the frames are looked at, so that little is lost between them."""
 
@@ -88,12 +89,11 @@ def recorded_story(run: Run) -> Story:
     rates = _asked(run)
     scene.asked = [rates[pair] / unit_s if unit_s and pair in rates else None for pair in scene.pairs]
     story = Story(run.title, False, _about(run, unit_s), scene.nodes, scene.edges, over=True)
-    for t in _times(run, scene, begin, end):
-        story.add(_moment(scene, courses, t))
-    if story.frames:
-        most = max(FRAMES_MIN, min(FRAMES_MAX, VALUES_MAX // _values(scene)))
-        story.add(_moment(scene, courses, end, over=True))
-        story.frames = thin(story.frames, most)
+    most = frames_most(FRAMES_MAX, len(scene.nodes), len(scene.pairs))
+    if times := _times(run, LOOKED_AT * most, begin, end):
+        moments = [_moment(scene, courses, t) for t in times if t < end]
+        moments.append(_moment(scene, courses, end, over=True))
+        story.frames = thin([Frame.of(moment) for moment in moments], most)
     story.tell(sorted(events, key=lambda one: one["t"]))
     story.promises = promise(run.plan if scene.pairs else None, _achieved(run, unit_s))
     merged = run.summary.get("merged")
@@ -127,15 +127,10 @@ def _unit_s(run: Run) -> float | None:
     return next((line["seconds"] / line["units"] for line in last if line.get("units")), None)
 
 
-def _values(scene: Scene) -> int:
-    return len(PER_PEER) * len(scene.nodes) + len(PER_EDGE) * len(scene.pairs) + 1
-
-
-def _times(run: Run, scene: Scene, begin: float, end: float) -> list[float]:
+def _times(run: Run, most: int, begin: float, end: float) -> list[float]:
     """As many moments as a peer has reported at, unless that is too many."""
     reports = max((len(lines) for lines in run.lines.values()), default=0)
-    most = max(FRAMES_MIN, min(FRAMES_MAX, VALUES_MAX // _values(scene)))
-    count = min(reports, LOOKED_AT * most)
+    count = min(reports, most)
     return [begin + (end - begin) * k / max(1, count - 1) for k in range(count)]
 
 
@@ -160,16 +155,28 @@ def _moment(scene: Scene, courses: Mapping[str, Course], t: float, *, over: bool
         stale=[max(0.0, t - _seconds(line)) if line else None for line in lines.values()],
         achieved=[_achieved_hz(lines[a], b) for a, b in scene.pairs],
         apart=[_apart(lines, a, b) for a, b in scene.pairs],
-        link="".join(_link(state[a] + state[b]) for a, b in scene.pairs),
+        link="".join(
+            _link(state[a] + state[b], lines[a], b, asked)
+            for (a, b), asked in zip(scene.pairs, scene.asked, strict=True)
+        ),
     )
 
 
-def _link(states: str) -> str:
-    return "g" if "g" in states else "?" if "n" in states else "a"
+def _link(states: str, line: Mapping[str, Any], other: str, asked: Number) -> str:
+    if "g" in states:
+        return "g"
+    if "n" in states:
+        return "?"
+    count = _count(line, other)
+    return "l" if asked and count is not None and too_few(count, asked * _seconds(line)) else "a"
+
+
+def _count(line: Mapping[str, Any], other: str) -> Number:
+    return _number(_mapping(line, "exchanges_with").get(other))
 
 
 def _achieved_hz(line: Mapping[str, Any], other: str) -> Number:
-    count = _number(_mapping(line, "exchanges_with").get(other))
+    count = _count(line, other)
     return None if count is None or not _seconds(line) else count / _seconds(line)
 
 
@@ -235,7 +242,6 @@ def _about(run: Run, unit_s: float | None) -> list[tuple[str, str]]:
 def _achieved(run: Run, unit_s: float | None) -> Achieved:
     last = [lines[-1] for lines in run.lines.values() if lines]
     times = [_number(line.get("exchange_p99_units")) for line in last]
-    behind = [(_number(line.get("behind_units")), _number(line.get("units"))) for line in last]
     return Achieved(
         str(run.summary["algorithm"]),
         unit_s,
@@ -243,5 +249,14 @@ def _achieved(run: Run, unit_s: float | None) -> Achieved:
         run.edges,
         "the whole run",
         [time for time in times if time is not None],
-        [late / units for late, units in behind if late is not None and units],
+        [late for lines in run.lines.values() if (late := _late(lines)) is not None],
     )
+
+
+def _late(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """Units a unit by which local steps were late; a peer that is started again sums up from 0 on."""
+    told = [late for line in lines if (late := _number(line.get("behind_units"))) is not None]
+    units = _number(lines[-1].get("units")) if lines else None
+    if not told or not units:
+        return None
+    return math.fsum(now - before if now >= before else now for before, now in pairwise([0.0, *told])) / units

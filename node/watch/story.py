@@ -4,9 +4,9 @@ A story is one JSON object: who takes part, the frames (how all peers and edges 
 them, and what the plan promised. ``node/watch/follow.py`` makes one from the statuses of running peers,
 ``node/watch/recorded.py`` from the folder of a run that is over.
 
-Numbers have four significant digits, and what is not known is null. Whatever is told of each peer or each edge is a
-list in the order of the nodes or the edges; peers that join later are appended, so that older frames' lists are
-shorter.
+Numbers have four significant digits, times of the run milliseconds, and what is not known is null. Whatever is told of
+each peer or each edge is a list in the order of the nodes or the edges; peers that join later are appended, so that
+older frames' lists are shorter.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from node.testbed.milestones import root_mean_square
 VERSION = 1
 FRAMES_MAX = 300
 """A story with more is thinned to half as many."""
+FRAMES_MIN, VALUES_MAX = 40, 200_000
+"""Of large networks there are fewer frames, so that they come to about a megabyte, but not fewer than so many."""
 EVENTS_MAX = 500
 """Of more events, the latest are told."""
 
@@ -48,6 +50,11 @@ def rounded(value: Number) -> Number:
     return int(short) if short.is_integer() and abs(short) < 2**53 else short
 
 
+def at(seconds: float) -> float:
+    """A time of the run to a thousandth, however long that is; 0 of what is no finite number."""
+    return round(seconds, 3) if math.isfinite(seconds) else 0.0
+
+
 def told(value: Any) -> str:
     """JSON that may stand inside a script element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -69,7 +76,8 @@ class Moment:
     achieved, apart : sequence
         Of each edge: exchanges a second, and how far apart its two models were in the latest exchange.
     link : str
-        One letter an edge: ``a`` alive, ``s`` suspect, ``g`` gone, ``?`` unknown.
+        One letter an edge: ``a`` alive, ``l`` alive, but slower than chance explains, ``s`` suspect, ``g`` gone,
+        ``?`` unknown.
     """
 
     t: float
@@ -89,7 +97,7 @@ class Moment:
     def curves(self) -> dict[str, Any]:
         """Over all peers that are there: least, mean and greatest, root mean squares, and all bytes ever sent."""
         there = [letter not in "ng" for letter in self.state]
-        joined = [letter == "a" for letter in self.link]
+        joined = [letter in "al" for letter in self.link]
         return {
             "accuracy": _spread(_known(self.accuracy, there)),
             "loss": _spread(_known(self.loss, there)),
@@ -126,9 +134,15 @@ class Frame:
     @classmethod
     def of(cls, moment: Moment) -> Frame:
         """Write a moment down."""
-        curves, t = moment.curves, rounded(moment.t) or 0
+        curves, t = moment.curves, at(moment.t)
         lists = {key: [rounded(value) for value in getattr(moment, key)] for key in PER_PEER + PER_EDGE}
         return cls(t, curves, told({"t": t, "state": moment.state, **lists, "link": moment.link, "curves": curves}))
+
+
+def frames_most(most: int, nodes: int, edges: int) -> int:
+    """How many frames of such a network there may be, out of ``most``."""
+    values = len(PER_PEER) * nodes + len(PER_EDGE) * edges + 1
+    return max(FRAMES_MIN, min(most, VALUES_MAX // values))
 
 
 def thin(frames: Sequence[Frame], most: int) -> list[Frame]:
@@ -202,8 +216,9 @@ class Story:
         if self.frames and self.frames[-1].t == frame.t:
             self.frames.pop()
         self.frames.append(frame)
-        if len(self.frames) > FRAMES_MAX:
-            self.frames = thin(self.frames, FRAMES_MAX // 2)
+        most = max(2 * FRAMES_MIN, frames_most(FRAMES_MAX, len(self.nodes), len(self.edges)))
+        if len(self.frames) > most:
+            self.frames = thin(self.frames, most // 2)
         return frame
 
     def tell(self, events: Iterable[dict[str, Any]]) -> None:
@@ -225,4 +240,4 @@ class Story:
 
 def event(t: float, kind: Kind, peer: str, text: str) -> dict[str, Any]:
     """Something that happened, at a second of the run; ``peer`` may be empty."""
-    return {"t": rounded(t), "kind": kind, "peer": peer, "text": text}
+    return {"t": at(t), "kind": kind, "peer": peer, "text": text}

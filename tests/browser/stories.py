@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 Story = dict[str, Any]
+RECENT_S, JUDGED_S = 10.0, 30.0
+"""A live frame has the rates of so many seconds; no edge is called slow before so many."""
 
 
 def four(value: float) -> float:
@@ -38,6 +40,7 @@ class Run:
         pairs = {(min(i, (i + hop) % n), max(i, (i + hop) % n)) for i in range(n) for hop in hops}
         self.pairs = sorted(pairs)
         self.asked = self.random.uniform(0.4, 1.6, len(self.pairs))
+        self.live = True
         self.pace = self.random.uniform(0.8, 1.15, n)
 
     def story(self, seconds: float, frames: int, live: bool = True) -> Story:
@@ -45,6 +48,7 @@ class Run:
         angles = 2 * math.pi * np.arange(self.n) / self.n
         places = [{"x": four(0.5 + 0.5 * math.sin(a)), "y": four(0.5 - 0.5 * math.cos(a))} for a in angles]
         asked = [four(rate) if self.rates else None for rate in self.asked]
+        self.live = live
         told = [self.frame(t) for t in np.linspace(1, seconds, frames)]
         return {
             "version": 1,
@@ -77,11 +81,16 @@ class Run:
         accuracy = 0.97 - 0.85 * np.exp(-t * self.pace / 9) + self.random.normal(0, 0.006, self.n)
         loss = 2.4 * np.exp(-t * self.pace / 8) + self.random.uniform(0.05, 0.12, self.n)
         apart = 3 * np.exp(-t / 15) * self.random.uniform(0.5, 1.3, len(self.pairs)) + 0.05
-        achieved = self.random.poisson(self.asked * max(40, t)) / max(40, t) * np.where(gone & touched, 0.0, 1.0)
+        span = min(t, RECENT_S) if self.live else t
+        achieved = self.random.poisson(self.asked * span) / span
         achieved[-1] = 0.35 * self.asked[-1]
+        cut = gone & touched
+        link = np.where(cut, "s" if doubted else "g", "a")
+        if t >= JUDGED_S and self.rates and not cut[-1]:
+            link[-1] = "l"
         sent = np.round(t * 41_000 * self.pace)
         return {
-            "t": four(t),
+            "t": round(float(t), 3),
             "state": state,
             "accuracy": [four(v) if here else None for v, here in zip(accuracy, there, strict=True)],
             "loss": [four(v) if here else None for v, here in zip(loss, there, strict=True)],
@@ -90,9 +99,9 @@ class Run:
             "round": [None] * self.n,
             "sent": [int(four(v)) for v in sent],
             "stale": [four(t - self.gone[0]) if not here else four(self.random.uniform(0, 1)) for here in there],
-            "achieved": [four(v) for v in achieved],
+            "achieved": [None if away else four(v) for v, away in zip(achieved, cut, strict=True)],
             "apart": [four(v) for v in apart],
-            "link": "".join(("s" if doubted else "g") if gone and own else "a" for own in touched),
+            "link": "".join(link),
             "curves": {
                 "accuracy": spread(accuracy[there]),
                 "loss": spread(loss[there]),
@@ -116,18 +125,19 @@ class Run:
         a, b = self.pairs[-1]
         told.append((34.0, "slow", f"n{a}", f"n{a} – n{b} keeps 35 % of its rate"))
         events = [
-            {"t": four(t), "kind": kind, "peer": peer, "text": text} for t, kind, peer, text in told if t <= seconds
+            {"t": round(t, 3), "kind": kind, "peer": peer, "text": text} for t, kind, peer, text in told if t <= seconds
         ]
         return sorted(events, key=lambda event: event["t"])
 
     def promises(self, frame: dict[str, Any]) -> list[dict[str, Any]]:
         """What the plan promised, and how it is kept."""
-        slowest = f"{min(v / r for v, r in zip(frame['achieved'], self.asked, strict=True)):.0%}"
+        shares = [v / r for v, r in zip(frame["achieved"], self.asked, strict=True) if v is not None]
+        slowest = f"{min(shares):.0%}"
         rows = [
             (
                 "exchanges a second",
                 f"{self.asked.sum():.3g}",
-                f"{sum(frame['achieved']):.3g}",
+                f"{sum(v or 0 for v in frame['achieved']):.3g}",
                 True,
                 "of the whole network",
             ),

@@ -106,16 +106,6 @@ def test_an_edge_below_its_rate_is_marked_and_others_are_not(run, report, open_r
     assert "slow" not in open_report({**story, "edges": [{**e, "asked": None} for e in story["edges"]]}).edge(last)
 
 
-def test_an_edge_that_chance_explains_is_not(run, open_report):
-    story = run.story(60, 2, live=False)
-    end = story["frames"][-1]
-    end["t"] = 3.0  # three seconds of one exchange a second: none at all has a chance of 5 %
-    story["edges"] = [{**edge, "asked": 1.0} for edge in story["edges"]]
-    end["achieved"] = [0.0] * len(run.pairs)
-    window = open_report(story)
-    assert not [k for k in range(len(run.pairs)) if "slow" in window.edge(k)]
-
-
 @pytest.mark.parametrize(("key", "column"), [("accuracy", 3), ("sent", 7)])
 def test_peers_are_sorted_by_any_column(report, key, column):
     story, window = report

@@ -19,13 +19,17 @@ def number_or_none(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and math.isclose(value, float(f"{value:.4g}"))
 
 
+def time_of_a_run(value: Any) -> bool:
+    """Seconds, to the millisecond."""
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0 and value == round(value, 3)
+
+
 def check_frame(frame: dict[str, Any], nodes: int, edges: int) -> None:
     """A frame of a story with at most so many nodes and edges."""
     assert set(frame) == {"t", "state", "link", "curves"} | PER_PEER | PER_EDGE
-    assert number_or_none(frame["t"])
-    assert frame["t"] >= 0
+    assert time_of_a_run(frame["t"])
     assert set(frame["state"]) <= set("nwlmdesg")
-    assert set(frame["link"]) <= set("asg?")
+    assert set(frame["link"]) <= set("alsg?")
     assert {len(frame[key]) for key in PER_PEER} == {len(frame["state"])}
     assert {len(frame[key]) for key in PER_EDGE} == {len(frame["link"])}
     assert len(frame["state"]) <= nodes
@@ -46,7 +50,7 @@ def check_frame(frame: dict[str, Any], nodes: int, edges: int) -> None:
 def check_event(event: dict[str, Any]) -> None:
     """An event."""
     assert set(event) == {"t", "kind", "peer", "text"}
-    assert number_or_none(event["t"])
+    assert time_of_a_run(event["t"])
     assert event["kind"] in KINDS
     assert isinstance(event["peer"], str)
     assert event["text"]

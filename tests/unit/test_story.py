@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from node.watch.story import EVENTS_MAX, FRAMES_MAX, Frame, Moment, Story, event, rounded, thin, told
+from node.watch.story import EVENTS_MAX, FRAMES_MAX, FRAMES_MIN, Frame, Moment, Story, event, rounded, thin, told
 from tests.unit.story_form import check_news, check_story
 
 MOMENT = Moment(
@@ -72,7 +72,7 @@ def test_curves_are_of_the_peers_that_are_there() -> None:
 def test_a_frame_is_written_as_the_page_reads_it() -> None:
     frame = json.loads(Frame.of(MOMENT).text)
     assert frame == {
-        "t": 12.35,
+        "t": 12.346,
         "state": "lgn",
         "accuracy": [0.5, 0.9, None],
         "loss": [1, 9, 3],
@@ -86,6 +86,16 @@ def test_a_frame_is_written_as_the_page_reads_it() -> None:
         "link": "ag",
         "curves": MOMENT.curves,
     }
+
+
+def test_times_are_told_to_the_millisecond_after_months() -> None:
+    months = 12_345_678.9012
+    assert json.loads(Frame.of(replace(MOMENT, t=months)).text)["t"] == 12_345_678.901
+    assert event(months, "gone", "n0", "n0 is gone")["t"] == 12_345_678.901
+    story = Story("months", live=True)
+    for second in range(100):
+        story.add(replace(MOMENT, t=months + second))
+    assert len(story.frames) == 100
 
 
 def test_thinning_keeps_both_ends_and_the_extremes() -> None:
@@ -114,6 +124,17 @@ def test_a_story_never_has_more_frames_than_it_may() -> None:
         story.add(replace(MOMENT, t=float(t)))
         assert len(story.frames) <= FRAMES_MAX
     assert (story.frames[0].t, story.frames[-1].t) == (0, 3 * FRAMES_MAX - 1)
+
+
+def test_a_story_of_a_large_network_has_fewer_frames() -> None:
+    nodes = [{"name": f"n{k}", "x": 0, "y": 0} for k in range(100)]
+    edges = [{"a": a, "b": b, "asked": None} for a in range(100) for b in range(a)]
+    story, most = Story("large", live=True, nodes=nodes, edges=edges), 0
+    for t in range(FRAMES_MAX):
+        story.add(replace(MOMENT, t=float(t)))
+        most = max(most, len(story.frames))
+    assert most == 2 * FRAMES_MIN
+    assert (story.frames[0].t, story.frames[-1].t) == (0, FRAMES_MAX - 1)
 
 
 def test_of_several_frames_of_one_time_the_latest_is_kept() -> None:

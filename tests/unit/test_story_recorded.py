@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from node.cli import app
 from node.config import RunConfig, dump_toml
 from node.testbed.runs import load_run
-from node.watch.recorded import FRAMES_MAX, FRAMES_MIN, VALUES_MAX, recorded_story
+from node.watch.recorded import FRAMES_MAX, recorded_story
+from node.watch.story import FRAMES_MIN, VALUES_MAX
 from tests.unit.story_form import check_story
 from tests.unit.test_report import SUMMARY
 from topology.plan import save_plan
@@ -80,6 +81,19 @@ def test_rates_are_asked_and_achieved_in_exchanges_a_second(folder: Path) -> Non
     assert (rows["exchanges a second"]["asked"], rows["exchanges a second"]["achieved"]) == ("30", "14")
     assert rows["exchanges a second"]["well"] is False
     assert rows["slowest edge"]["well"] is False
+
+
+def test_an_edge_is_slow_when_chance_does_not_explain_it(folder: Path) -> None:
+    story = read_story(folder)
+    # 15 a second are asked, 7 made: that is 4.1 deviations fewer in 4 seconds, and 5.1 in 6; n2 is away in between
+    assert [frame["link"] for frame in story["frames"]] == ["aa", "aa", "ag", "ll", "ll", "ll"]
+
+
+def test_lateness_is_that_of_all_lives(folder: Path) -> None:
+    for name, behind in (("n0", [0, 1, 2]), ("n1", [0, 4, 1]), ("n2", [2, 3, None])):
+        write_lines(folder, name, [line(t, behind_units=late) for t, late in zip((0, 2, 4), behind, strict=True)])
+    row = {row["what"]: row for row in read_story(folder)["promises"]}["local steps behind"]
+    assert row["achieved"] == f"{(4 + 1) / 40:.2g}", "n1: four, and one after it was started again, in forty units"
 
 
 def test_states_and_events_follow_the_record(folder: Path) -> None:

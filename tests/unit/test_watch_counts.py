@@ -69,12 +69,17 @@ def test_the_story_is_told_again_when_a_rate_becomes_known() -> None:
 
 
 def test_an_edge_that_stays_slow_is_told_once() -> None:
-    watcher, events = Watcher(), []
+    watcher, events, links = Watcher(), [], []
     for t in range(1, 80):
         peers = {name: near(exchanges=t, hz=4.0) for name in ("n0", "n1", "n2")}
-        events += watcher.look(*[answer(name, seconds=float(t), peers=peers) for name in ("n0", "n1", "n2")])["events"]
+        told = watcher.look(*[answer(name, seconds=float(t), peers=peers) for name in ("n0", "n1", "n2")])
+        events += told["events"]
+        links.append(told["frame"]["link"])
     slow = [event for event in events if event["kind"] == "slow"]
     assert len(slow) == 2, "each edge once"
+    assert links == ["aa"] * links.count("aa") + ["ll"] * links.count("ll")
+    assert links.count("aa") >= 30, "that is told of no edge before"
+    assert links.count("ll") >= 30
     assert slow[0]["t"] >= 30
     assert "25%" in slow[0]["text"]
 
@@ -117,3 +122,26 @@ def test_too_few_is_what_chance_does_not_explain() -> None:
     assert not too_few(81, 100)
     assert not too_few(0, 19), "too little to judge by"
     assert not too_few(850, 1000), "little, but 80 % of it"
+
+
+def behind(watcher: Watcher, seconds: float, units: float) -> str:
+    """What is told of local steps, at a look at which n1 says that it is so many units behind in this life."""
+    n0, _, n2 = three(seconds)
+    peers = {"n0": near(), "n2": near()}
+    told = watcher.look(n0, answer("n1", seconds=seconds, units=2 * seconds, behind_units=units, peers=peers), n2)
+    return {row["what"]: row["achieved"] for row in told["promises"]}.get("local steps behind", "")
+
+
+def test_lateness_is_that_of_the_latest_minutes() -> None:
+    watcher = Watcher()
+    late = [behind(watcher, 1e5 + t, 3000.0 if t < 200 else 3000.0 + t - 200) for t in range(400)]
+    assert set(late[1:201]) == {"0"}
+    assert set(late[321:]) == {"0.5"}, "a unit of two in each second"
+
+
+def test_lateness_begins_anew_with_each_life() -> None:
+    watcher = Watcher()
+    late = [behind(watcher, 1e5 + t, float(t % 30)) for t in range(100)]
+    assert set(late) == {"", "0", "0.5"}
+    assert late[30] != "0.5"
+    assert late[31:60] == ["0.5"] * 29

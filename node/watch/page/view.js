@@ -2,9 +2,7 @@
 
 const FRAMES_MAX = 600;
 const RECENT = 120;
-const CALM_SHARE = 0.8;
-const CHANCE = 0.001;
-const LATELY_S = 30;
+const EVENTS_KEPT = 500;
 
 class View {
   constructor() {
@@ -35,7 +33,7 @@ class View {
 
   append(message) {
     if (message.frame) this.add(message.frame);
-    this.events.push(...(message.events ?? []));
+    this.events = [...this.events, ...(message.events ?? [])].slice(-EVENTS_KEPT);
     for (const key of ['promises', 'merged', 'over']) if (key in message) this.story[key] = message[key];
     this.version += 1;
   }
@@ -112,37 +110,11 @@ class View {
     if (ends.includes('e') && (this.story.live || ends[0] !== ends[1])) return 'idle';
     if (link === 's') return 'suspect';
     if (!known(edge.asked)) return 'plain';
-    return this.isSlow(k) ? 'slow' : 'well';
-  }
-
-  // Clocks ring by chance, so that a few seconds prove nothing: slow is what chance would hardly do.
-  isSlow(k) {
-    const asked = this.story.edges[k].asked, achieved = this.lately(k);
-    if (achieved === null || achieved >= CALM_SHARE * asked) return false;
-    const span = this.story.live ? Math.min(LATELY_S + 10, this.frame.t) : this.frame.t;
-    return atMost(achieved * span, asked * span) < CHANCE;
-  }
-
-  // An edge's rate over the latest half minute, as frames tell it.
-  lately(k) {
-    if (!this.story.live) return this.frame.achieved?.[k] ?? null;
-    const rates = [];
-    for (let i = this.index; i >= 0 && this.frames[i].t > this.frame.t - LATELY_S; i -= 1) {
-      if (known(this.frames[i].achieved?.[k])) rates.push(this.frames[i].achieved[k]);
-    }
-    return rates.length ? total(rates) / rates.length : null;
+    return link === 'l' ? 'slow' : 'well';
   }
 }
 
 function total(values) {
   const told = values.filter(known);
   return told.length ? told.reduce((sum, value) => sum + value, 0) : null;
-}
-
-// The chance that something which happens `expected` times on average happens at most `n` times (Poisson).
-function atMost(n, expected) {
-  let term = Math.exp(-expected), sum = term;
-  if (term === 0) return n < expected - 3 * Math.sqrt(expected) ? 0 : 1;
-  for (let k = 1; k <= Math.round(n); k += 1) { term *= expected / k; sum += term; }
-  return sum;
 }

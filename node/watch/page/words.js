@@ -6,7 +6,7 @@ const NARROW = '\u202f';
 const STATES = {
   n: 'not there yet', w: 'waiting', l: 'learning', m: 'merging', d: 'draining', e: 'ended', s: 'suspect', g: 'gone',
 };
-const LINKS = { a: 'alive', s: 'suspect', g: 'gone', '?': 'not known' };
+const LINKS = { a: 'alive', l: 'alive', s: 'suspect', g: 'gone', '?': 'not known' };
 
 function known(value) {
   return typeof value === 'number' && Number.isFinite(value);
