@@ -29,8 +29,11 @@ OTHERS_MAX = 16
 BACKLOG_MAX = 32
 """Messages that may wait for a viewer."""
 WRITE_S = 5.0
-"""A viewer takes at least something of what is written within this time."""
+"""A viewer takes at least :data:`CHUNK` bytes of what is written within this time."""
+CHUNK = 2**14
 STILL_HERE_S = 15.0
+RETRY = b"retry: 1000\n\n"
+"""A browser whose stream has broken off asks for another after a second."""
 FAREWELL_S = 1.0
 END = None
 
@@ -124,7 +127,7 @@ class _Request(PatientRequest):
             self.send_error(403, "Unknown host: allow it with --allow-host")
         elif path == "/":
             self._begin("text/html; charset=utf-8", len(self.server.page))
-            self.wfile.write(self.server.page)
+            self._write(self.server.page)
         elif path == "/events":
             self._stream()
         else:
@@ -137,10 +140,16 @@ class _Request(PatientRequest):
             return
         try:
             self._begin("text/event-stream")
+            self.wfile.write(RETRY)
             while (message := _next(waiting)) is not END:
-                self.wfile.write(message)
+                self._write(message)
         finally:
             self.server.audience.leave(waiting)
+
+    def _write(self, data: bytes) -> None:
+        """A socket's timeout is for all that it is given at once: who is slow, but takes some, is given a little."""
+        for start in range(0, len(data), CHUNK):
+            self.wfile.write(data[start : start + CHUNK])
 
     def _begin(self, content_type: str, length: int | None = None) -> None:
         self.send_response(200)

@@ -139,8 +139,10 @@ def test_the_page_says_that_the_connection_is_lost_and_goes_on_by_itself(run, wa
     assert window.page.is_hidden("#notice")
 
 
-def test_after_the_end_the_page_stays(live, run):
-    watcher, window = live
+def test_after_the_end_the_page_stays_until_another_run_follows(run, watch, open_page):
+    watcher = watch(run.story(10, 10))
+    window = open_page(watcher.url, expected=REFUSED)
+    window.page.wait_for_selector("#state[data-state=live]")
     watcher.story |= {"over": True, "merged": {"accuracy": None, "models": 8}}
     watcher.tell({**run.frame(40), "state": "e" * 8})
     window.page.wait_for_selector("#state[data-state=over]")
@@ -150,6 +152,32 @@ def test_after_the_end_the_page_stays(live, run):
     window.page.wait_for_selector("#state[data-state=left]")
     assert re.search("run is over", window.text("#notice"))
     assert window.text("#figure-merged") == "8 models"
+    watch(Run(9).story(5, 5), watcher.port)
+    window.page.wait_for_selector("#state[data-state=live]")
+    assert window.text("#figure-alive") == "9 of 9"
+    assert window.page.locator("#figure-merged").count() == 0
+
+
+def test_rates_of_a_few_seconds_blame_no_edge(run, watch, open_page):
+    watcher = watch(run.story(3, 3))
+    window = open_page(watcher.url)
+    for t in (4, 5, 6):
+        watcher.tell({**run.frame(t), "achieved": [0.0] * len(run.pairs)})
+        window.page.wait_for_selector(f"#clock >> text={t}.0")
+        assert not [k for k in range(len(run.pairs)) if "slow" in window.edge(k)]
+    watcher.tell({**run.frame(40), "achieved": list(run.asked)})
+    window.page.wait_for_selector("#clock >> text=40.0")
+    assert [k for k in range(len(run.pairs)) if "slow" in window.edge(k)] == [len(run.pairs) - 1]
+
+
+def test_of_many_events_the_latest_are_shown(live, run):
+    watcher, window = live
+    watcher.tell(run.frame(11), [{"t": 1 + k / 100, "kind": "back", "peer": f"n{k}", "text": ""} for k in range(600)])
+    window.page.wait_for_selector("#clock >> text=11.0")
+    assert window.text("#events > li:first-child summary") == "500 peers"
+    watcher.tell(run.frame(12), [{"t": 12, "kind": "gone", "peer": "n3", "text": "n3 does not answer any more"}])
+    window.page.wait_for_selector("#events > li[data-kind=gone]")
+    assert window.text("#events > li:nth-child(2) summary") == "499 peers"
 
 
 def test_nothing_but_the_stream_is_asked_for(run, watch, open_page):

@@ -62,6 +62,7 @@ def viewing(port: int) -> Iterator[Iterator[bytes]]:
         lines = (line.rstrip() for line in file)
         head = list(iter(lambda: next(lines), b""))
         assert b"Content-Type: text/event-stream" in head
+        assert [next(lines), next(lines)] == [b"retry: 1000", b""]
         yield lines
 
 
@@ -108,6 +109,19 @@ def test_a_viewer_that_does_not_read_is_hung_up_on(port: int, audience: Audience
         tell(audience, "still here")
         assert message(quick) == (b"frame", b"still here")
         assert slow.recv(1)
+
+
+def test_who_reads_slowly_but_reads_gets_all(port: int, audience: Audience, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server._Request, "timeout", 0.3)
+    pause, size, got = threading.Event(), 8 * 2**20, 0
+    with call(port, "/events", room=2**16) as slow:
+        wait_until_there(audience, 1)
+        tell(audience, "x" * size)
+        while got < size:  # takes more than a second in all
+            pause.wait(0.02)
+            data = slow.recv(2**17)
+            assert data, f"hung up on after {got} bytes"
+            got += len(data)
 
 
 def wait_until_there(audience: Audience, viewers: int) -> None:

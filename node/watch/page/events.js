@@ -39,9 +39,9 @@ class Events {
   }
 
   draw(view) {
-    const key = `${view.events.length}|${view.pickedName()}|${view.story.title}`;
-    if (this.key !== key || this.story !== view.story) this.list(view);
-    [this.key, this.story] = [key, view.story];
+    const key = `${view.pickedName()}|${view.story.title}`, latest = view.events[view.events.length - 1];
+    if (this.key !== key || this.latest !== latest || this.story !== view.story) this.list(view);
+    [this.key, this.latest, this.story] = [key, latest, view.story];
     const now = view.follows ? Infinity : view.frame?.t ?? Infinity;
     if (this.now === now) return;
     this.now = now;

@@ -2,11 +2,11 @@
 
 const SAYS = {
   waiting: 'connecting', live: 'live', lost: 'connection lost, trying again', past: 'looking back',
-  over: 'over', left: 'over, the watcher has gone', recorded: 'over', broken: 'broken off',
+  over: 'over', left: 'over, the watcher has gone', recorded: 'over',
 };
 
 function standing(view) {
-  if (!view.story.live && view.frames.length) return view.follows ? (view.story.over ? 'recorded' : 'broken') : 'past';
+  if (!view.story.live && view.frames.length) return view.follows ? 'recorded' : 'past';
   if (view.connection === 'waiting') return 'waiting';
   if (view.story.over) return view.connection === 'lost' ? 'left' : 'over';
   if (view.connection === 'lost') return 'lost';
@@ -29,7 +29,7 @@ class Head {
   notice(view, state) {
     const texts = {
       lost: 'The watcher does not answer. What you see is from before; the page goes on by itself once it is back.',
-      left: 'The run is over and the watcher has gone. The page stays as it was at the end.',
+      left: 'The run is over and the watcher has gone. The page stays as it was until a watcher is there again.',
     };
     const early = view.connection !== 'waiting' && !view.frames.length;
     const text = texts[state] ?? (early ? 'No peer has answered yet.' : '');

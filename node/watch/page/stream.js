@@ -1,4 +1,5 @@
-// News from the watcher. The browser connects again by itself; after a refusal, which it takes as final, we ask anew.
+// News from the watcher. The browser connects again by itself; after a refusal, which it takes as final, we ask anew;
+// also when the run is over, since another may follow.
 
 const RETRY_MS = 3000;
 
@@ -14,7 +15,6 @@ function listen(view, redraw) {
   source.addEventListener('error', () => {
     view.connection = 'lost';
     redraw();
-    if (view.story.over) source.close();
-    else if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(view, redraw), RETRY_MS);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(view, redraw), RETRY_MS);
   });
 }
