@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 FORM = "Another form"
 COMPOSE, KUBERNETES = Path("docker-compose.yml"), Path("kubernetes.yaml")
+IMAGE = "gradvine"
+
+MADE, HEAD_LENGTH = "Made by: gradvine ", 2000
+"""By which a file that may be written anew is known, and within how many characters that stands."""
 
 
 @with_run_flags
@@ -32,9 +37,12 @@ def compose(
         typer.Option("--output", "-o", help="file to write, or - for stdout", show_default=f"{COMPOSE}; {KUBERNETES}"),
     ] = None,
     links: Annotated[
-        bool, typer.Option("--links/--no-links", help="a proxy between peers, to delay, limit and cut links")
-    ] = True,
-    image: Annotated[str, typer.Option(help="image of all containers")] = "gradvine",
+        bool | None,
+        typer.Option(
+            "--links/--no-links", help="a proxy between peers, to delay, limit and cut links", show_default="links"
+        ),
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="image of all containers", show_default=IMAGE)] = None,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="write manifests for Kubernetes", rich_help_panel=FORM)
     ] = False,
@@ -50,6 +58,7 @@ def compose(
     if kubernetes and prometheus:
         raise ConfigError("--kubernetes and --prometheus write different files: ask for one at a time.")
     if prometheus:
+        _refuse_beside("--prometheus", {"--output": output, "--links": links, "--image": image})
         from node.deploy.observe import write_prometheus
 
         write_prometheus(_plan(plan), prometheus)
@@ -58,15 +67,22 @@ def compose(
     output = output or (KUBERNETES if kubernetes else COMPOSE)
     _check_output(output)
     if kubernetes:
+        _refuse_beside("--kubernetes", {"--links": links})
         from node.deploy.kubernetes import kubernetes_manifests
 
-        text = kubernetes_manifests(_plan(plan), settings, image)
+        text = kubernetes_manifests(_plan(plan), settings, image or IMAGE)
     else:
         from node.deploy.compose import compose_file
 
         command = shlex.join(["gradvine", *sys.argv[1:]])
-        text = compose_file(_plan(plan), settings, links=links, image=image, command=command)
+        text = compose_file(_plan(plan), settings, links=links is not False, image=image or IMAGE, command=command)
     _write(text, output)
+
+
+def _refuse_beside(form: str, given: Mapping[str, object]) -> None:
+    """Refuse flags that this form has no use for."""
+    if idle := [flag for flag, value in given.items() if value is not None]:
+        raise ConfigError(f"{form} has no use for {' and '.join(idle)}: leave that out.")
 
 
 def _plan(file: Path | None) -> Plan:
@@ -85,7 +101,7 @@ def _check_output(output: Path) -> None:
     if str(output) == "-":
         return
     check_target(output)
-    if output.exists() and "gradvine" not in output.read_text(errors="replace"):
+    if output.exists() and MADE not in output.read_text(errors="replace")[:HEAD_LENGTH]:
         raise ConfigError(f"{output} is not of gradvine's making: name another file with -o.")
 
 

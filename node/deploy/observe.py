@@ -7,10 +7,9 @@ to ask, which Prometheus reads from a file of its own.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
-from node.errors import StorageError
+from node.errors import ConfigError, StorageError
 from topology.plan import Plan
 
 FIXED = ("prometheus.yml", "alerts.yml", "dashboard.json")
@@ -26,7 +25,7 @@ def peers_json(plan: Plan) -> str:
     return "[\n" + ",\n".join("  " + json.dumps(target) for target in targets) + "\n]\n"
 
 
-def write_prometheus(plan: Plan, folder: Path) -> None:
+def write_prometheus(plan: Plan, folder: Path, *, replace: bool = False) -> None:
     """Write ``prometheus.yml``, ``alerts.yml``, ``peers.json`` and Grafana's ``dashboard.json`` to a folder.
 
     Parameters
@@ -34,17 +33,29 @@ def write_prometheus(plan: Plan, folder: Path) -> None:
     plan : Plan
         Whose peers are to be watched, each at its ``http`` address.
     folder : Path
-        Made if it is not there; files of an earlier call are replaced.
+        Made if it is not there.
+    replace : bool
+        Whether files that are there and say something else are replaced.
 
     Raises
     ------
+    ConfigError
+        When there are such files, and they are not to be replaced; nothing is written then.
     StorageError
-        When it can't be written.
+        When the folder can't be written.
     """
+    texts = {name: (Path(__file__).parent / "prometheus" / name).read_bytes() for name in FIXED}
+    texts[PEERS] = peers_json(plan).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FIXED:
-            shutil.copyfile(Path(__file__).parent / "prometheus" / name, folder / name)
-        (folder / PEERS).write_text(peers_json(plan))
+        others = [
+            name for name, text in texts.items() if (path := folder / name).exists() and path.read_bytes() != text
+        ]
+        if others and not replace:
+            raise ConfigError(
+                f"{folder} holds {', '.join(others)} with something else: move that away, or name another folder."
+            )
+        for name, text in texts.items():
+            (folder / name).write_bytes(text)
     except OSError as error:
         raise StorageError(f"Prometheus' configuration can't be written to {folder}: {error.strerror}.") from None

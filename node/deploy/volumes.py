@@ -123,7 +123,7 @@ def main() -> None:
         plan = plan_from_json("".join(parts))
         with tempfile.TemporaryDirectory() as folder:
             done = fill_volumes(_open(settings, plan, Path(folder)), PEERS, RECORD)
-        write_prometheus(plan, PROMETHEUS)
+        write_prometheus(plan, PROMETHEUS, replace=True)
         give_away(PEERS, RECORD, [node.name for node in plan.nodes])
     print(done)  # noqa: T201
 

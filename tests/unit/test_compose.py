@@ -109,7 +109,9 @@ def test_names_that_yaml_would_take_for_something_else(names: list[str]) -> None
         assert file["services"][name]["volumes"] == [f"{name}:/peer", "record:/record"]
 
 
-@pytest.mark.parametrize("name", ["watch", "record", "figures", "operator", "7", "0x1f", "-a", "a-", "localhost", "test"])
+@pytest.mark.parametrize(
+    "name", ["watch", "record", "figures", "operator", "7", "0x1f", "-a", "a-", "localhost", "test"]
+)
 def test_names_that_no_container_can_have_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"by the name {name}: "):
         place_in_containers(renamed(build_plan("ring", 3), ["a", name, "b"]))
@@ -185,15 +187,37 @@ def test_kubernetes_gets_manifests(invoke, tmp_path) -> None:
         (["-o", "none/x.yml"], "there is no folder none"),
         (["-o", "other.yml"], "not of gradvine's making: name another"),
         (["--kubernetes", "--prometheus", "x"], "one at a time"),
+        (["--kubernetes", "-o", "other.yml"], "not of gradvine's making: name another"),
+        (["--kubernetes", "--no-links"], "--kubernetes has no use for --links: leave that out"),
+        (["--kubernetes", "--links"], "--kubernetes has no use for --links: leave that out"),
+        (["--prometheus", "x", "-o", "y"], "--prometheus has no use for --output: leave that out"),
+        (["--prometheus", "x", "--no-links", "--image", "y"], "no use for --links and --image: leave that out"),
+        (["--prometheus", "there"], "there holds alerts.yml with something else"),
         (["--image", "x: {y"], "--image x: {y can't be used"),
     ],
 )
 def test_refusals_are_sentences(invoke, tmp_path, words, says) -> None:
-    (tmp_path / "other.yml").write_text("services: {}\n")
+    others = {
+        tmp_path / "other.yml": "# in place of gradvine\nservices: {}\n",
+        tmp_path / "there" / "alerts.yml": "mine",
+    }
+    for path, text in others.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
     result = invoke(*words)
     assert isinstance(result.exception, ConfigError)
     assert says in str(result.exception)
-    assert (tmp_path / "other.yml").read_text() == "services: {}\n"
+    assert {path: path.read_text() for path in tmp_path.rglob("*.*")} == others
+
+
+@pytest.mark.parametrize("form", [[], ["--kubernetes"]])
+def test_a_file_of_its_own_making_is_written_anew(invoke, tmp_path, form) -> None:
+    save_plan(build_plan("star", 5), tmp_path / "plan.json")
+    assert invoke("-o", "x.yml", "--plan", "plan.json", *form).exit_code == 0
+    before = (tmp_path / "x.yml").read_text()
+    (tmp_path / "x.yml").write_text(before + "changed: true\n")
+    assert invoke("-o", "x.yml", "--plan", "plan.json", *form).exit_code == 0
+    assert (tmp_path / "x.yml").read_text() == before
 
 
 # ------------------------------------------------------------------------------------------- the health

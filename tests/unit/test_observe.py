@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from algorithms import ALGORITHMS
 from algorithms.protocol import Reason
 from node.deploy.observe import write_prometheus
-from node.errors import StorageError
+from node.errors import ConfigError, StorageError
 from node.meter import Meter, PeerStatus, Status
 from topology.planning import build_plan
 
@@ -102,11 +102,19 @@ def test_promtool_takes_the_files(folder):
     assert subprocess.run(["promtool", "check", "config", folder / "bad.yml"], capture_output=True).returncode != 0
 
 
-def test_files_are_replaced_and_nothing_else_is_touched(plan, tmp_path):
+def test_files_that_say_something_else_are_left(plan, folder, tmp_path):
+    (tmp_path / "alerts.yml").write_text("groups: []\n")
+    with pytest.raises(ConfigError, match=r"holds alerts.yml with something else: .*\.$"):
+        write_prometheus(plan, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"alerts.yml": "groups: []\n"}
+    write_prometheus(plan, folder)  # and those that say the same are no hindrance
+
+
+def test_files_are_replaced_where_that_is_asked_for_and_nothing_else_is_touched(plan, tmp_path):
     write_prometheus(plan, tmp_path / "new" / "folder")
     (tmp_path / "new" / "folder" / "peers.json").write_text("[]")
     (tmp_path / "new" / "folder" / "mine").write_text("mine")
-    write_prometheus(plan, tmp_path / "new" / "folder")
+    write_prometheus(plan, tmp_path / "new" / "folder", replace=True)
     assert len(json.loads((tmp_path / "new" / "folder" / "peers.json").read_text())) == 4
     assert (tmp_path / "new" / "folder" / "mine").read_text() == "mine"
 
