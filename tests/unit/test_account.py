@@ -16,6 +16,7 @@ from node.account import Account, waiting_status
 from node.clock import Clock
 from node.config import RunConfig
 from node.figures import Figures
+from node.peer import Manner
 from node.testbed.record import write_line
 from node.training import Worker
 
@@ -49,6 +50,7 @@ def make_account(
     seconds=None,
     score=(math.nan, math.nan),
     figures=None,
+    manner=Manner(),
 ):
     parts = SimpleNamespace(
         orders=SimpleNamespace(name="n0"),
@@ -70,6 +72,7 @@ def make_account(
         clock=clock,
         training=training,
         worker=Worker(at_once),
+        manner=manner,
     )
     members = SimpleNamespace(states=lambda: {"n1": "alive", "n2": "gone"})
     return Account(parts, peer, members), parts, members
@@ -158,6 +161,20 @@ def test_neighbours_models_are_as_far_away_as_they_were_in_the_latest_exchange(t
     assert peers["n2"].distance == 2.5
     assert math.isnan(peers["n1"].distance)
     assert (peers["n2"].exchanges, peers["n2"].rate_asked_hz) == (3, pytest.approx(0.4))
+
+
+@pytest.mark.parametrize(
+    ("manner", "left"),
+    [
+        (Manner(), math.inf),
+        (Manner(duration_s=25.0), 15.0),
+        (Manner(duration_s=25.0, steps=50), 10 * UNIT_S),
+        (Manner(duration_s=9.0), 0.0),
+    ],
+)
+def test_as_much_time_is_left_as_the_duration_or_the_steps_leave(manner, left):
+    account, *_ = make_account(torch.zeros(2), figures=Figures(gradients=40), manner=manner)
+    assert account.status("learning").seconds_left == left
 
 
 def test_what_was_sent_of_vectors_and_of_views_stands_apart(tmp_path):
