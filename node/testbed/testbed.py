@@ -50,7 +50,7 @@ SILENCE_S = 30.0
 
 LOG_LINES = 5
 
-WAIT = "60s"
+WAIT_S = 60.0
 """Longest wait of a daemon for its neighbours: many that start at once on few cores take long to import torch."""
 
 
@@ -143,7 +143,7 @@ def _commands(experiment: Experiment, insecure: bool) -> dict[str, list[str]]:
     run_dir = experiment.run_dir
     fixed = [sys.executable, "-m", "node.testbed.tether", "run"]
     fixed += ["--plan", str(run_dir / "plan.json"), "--config", str(run_dir / "config.toml")]
-    fixed += ["--data", str(experiment.data_dir), "--out", str(run_dir), "--wait-for-neighbours", WAIT]
+    fixed += ["--data", str(experiment.data_dir), "--out", str(run_dir), "--wait-for-neighbours", f"{WAIT_S:g}s"]
     commands = {}
     for node in experiment.plan.nodes:
         own = ["--name", node.name, "--state", str(run_dir / "snapshots" / node.name)]
@@ -180,10 +180,15 @@ def _look_on(experiment: Experiment, processes: Processes, followers: Mapping[st
         live.update()
         if processes.codes:
             now = time.monotonic()
-            silent = [name for name in processes.running if now - followers[name].heard_s > silence_s]
+            silent = [name for name in processes.running if _silent_s(followers[name], now) > silence_s]
             for name in silent:
                 log.error("%s reports nothing any more: it is stopped", name)
             processes.stop(silent)
+
+
+def _silent_s(follower: Follower, now_s: float) -> float:
+    """For how long a peer has not reported though it should: one that waits for others has nothing to say."""
+    return now_s - follower.heard_s - (WAIT_S if follower.state == "starting" else 0.0)
 
 
 def _note_end(experiment: Experiment, processes: Processes, follower: Follower, name: str, code: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from node.testbed.live import Follower, one_line, render
+from node.testbed.testbed import _silent_s
 
 
 def follow(path: Path, *lines: dict[str, Any]) -> Follower:
@@ -55,3 +56,8 @@ def test_without_an_optimum_there_is_the_accuracy(tmp_path: Path, accuracy: floa
     followers = {"a": follow(tmp_path / "a", {"accuracy": accuracy, "distance": None})}
     assert words in one_line(followers)
     assert "distance" not in shown(followers)
+
+
+@pytest.mark.parametrize(("state", "silent_s"), [("learning", 70.0), ("merging", 70.0), ("starting", 10.0)])
+def test_who_waits_for_others_is_not_silent(tmp_path: Path, state: str, silent_s: float) -> None:
+    assert _silent_s(Follower(tmp_path / "a.jsonl", state=state, heard_s=30.0), 100.0) == silent_s
