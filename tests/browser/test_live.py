@@ -153,6 +153,7 @@ def test_after_the_end_the_page_stays_until_another_run_follows(run, watch, open
     assert re.search("run is over", window.text("#notice"))
     assert window.text("#figure-merged") == "8 models"
     watch(Run(9).story(5, 5), watcher.port)
+    window.page.evaluate("dispatchEvent(new Event('focus'))")
     window.page.wait_for_selector("#state[data-state=live]")
     assert window.text("#figure-alive") == "9 of 9"
     assert window.page.locator("#figure-merged").count() == 0

@@ -29,7 +29,7 @@ class Head {
   notice(view, state) {
     const texts = {
       lost: 'The watcher does not answer. What you see is from before; the page goes on by itself once it is back.',
-      left: 'The run is over and the watcher has gone. The page stays as it was until a watcher is there again.',
+      left: 'The run is over and the watcher has gone. The page stays as it was, and looks for another run when you come back to it.',
     };
     const early = view.connection !== 'waiting' && !view.frames.length;
     const text = texts[state] ?? (early ? 'No peer has answered yet.' : '');

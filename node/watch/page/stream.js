@@ -1,5 +1,5 @@
-// News from the watcher. The browser connects again by itself; after a refusal, which it takes as final, we ask anew;
-// also when the run is over, since another may follow.
+// News from the watcher. The browser connects again by itself; after a refusal, which it takes as final, we ask anew.
+// When the run is over, we ask only when somebody comes back to the page: another run may follow.
 
 const RETRY_MS = 3000;
 
@@ -15,6 +15,11 @@ function listen(view, redraw) {
   source.addEventListener('error', () => {
     view.connection = 'lost';
     redraw();
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(view, redraw), RETRY_MS);
+    if (view.story.over) {
+      source.close();
+      addEventListener('focus', () => listen(view, redraw), { once: true });
+    } else if (source.readyState === EventSource.CLOSED) {
+      setTimeout(() => listen(view, redraw), RETRY_MS);
+    }
   });
 }
