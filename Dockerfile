@@ -5,10 +5,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_PYTHON=/opt/gradvine/bin/
 WORKDIR /src
 RUN python -m venv --without-pip /opt/gradvine
 
-# The dearest layer first, and torch by its pinned version. The build without GPU libraries, a tenth of the size:
-#   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
+# The dearest layer first, and torch by its pinned version, without GPU libraries, which are ten times as large. With them,
+# from PyPI: docker build --build-arg TORCH_INDEX= .
 # Headers and tests are for those who compile, which nobody does here.
-ARG TORCH_INDEX=
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt ./
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' constraints.txt)" \
  && cd /opt/gradvine/lib/python3.11/site-packages/torch && rm -rf include test bin/*[Tt]est* bin/protoc*
@@ -27,7 +27,6 @@ RUN pip install --no-deps --no-build-isolation .
 
 FROM python:3.11-slim
 COPY --from=build /opt/gradvine /opt/gradvine
-# gRPC's own lines about lost connections say nothing that the daemon's do not.
 ENV PATH=/opt/gradvine/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 RUN mkdir /peer && chown 10001:10001 /peer
 USER 10001:10001

@@ -91,7 +91,7 @@ services:
     build:
       context: .
       args:
-        TORCH_INDEX: ${TORCH_INDEX:-}
+        TORCH_INDEX: ${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
     entrypoint:
       - sh
       - -euc
