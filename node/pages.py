@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 from node.errors import NetworkError
 
@@ -41,6 +41,8 @@ class BoundedServer(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[PatientRequest], requests_max: int) -> None:
         self._room = threading.BoundedSemaphore(requests_max)
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -126,16 +128,41 @@ def serve_pages(address: str, pages: Mapping[str, Callable[[], Page]]) -> Iterat
     NetworkError
         When the address can't be used.
     """
+    with serving(address, lambda where: _Server(where, pages), "metrics") as server:
+        yield server.server_address[1]
+
+
+Server = TypeVar("Server", bound=BoundedServer)
+
+
+@contextmanager
+def serving(address: str, make: Callable[[tuple[str, int]], Server], what: str) -> Iterator[Server]:
+    """Have a server answer, in threads, for as long as the block lasts.
+
+    Parameters
+    ----------
+    address : str
+        ``HOST:PORT``; port 0 is any free one.
+    make : callable
+        Makes it, given host and port.
+    what : str
+        What it serves, in a word.
+
+    Raises
+    ------
+    NetworkError
+        When the address can't be used.
+    """
     host, _, port = address.rpartition(":")
     try:
-        server = _Server((host.strip("[]"), int(port)), pages)
+        server = make((host.strip("[]"), int(port)))
     except (OSError, OverflowError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not HOST:PORT"
-        raise NetworkError(f"can't serve metrics on {address}: {reason}; name another with --http.") from None
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="pages", daemon=True)
+        raise NetworkError(f"can't serve {what} on {address}: {reason}; name another with --http.") from None
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name=what, daemon=True)
     thread.start()
     try:
-        yield server.server_address[1]
+        yield server
     finally:
         server.shutdown()
         server.server_close()

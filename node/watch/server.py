@@ -19,8 +19,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
-from node.errors import NetworkError
-from node.pages import BoundedServer, PatientRequest, hang_up
+from node.pages import BoundedServer, PatientRequest, hang_up, serving
 from node.watch.page import content_security_policy
 
 VIEWERS_MAX = 32
@@ -101,8 +100,6 @@ class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], page: str, audience: Audience, allowed: Collection[str]) -> None:
         self.page, self.policy, self.audience = page.encode(), content_security_policy(page), audience
         self.allowed = {name.lower() for name in allowed}
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
         super().__init__(address, _Request, VIEWERS_MAX + OTHERS_MAX)
 
     def knows(self, host: str) -> bool:
@@ -193,18 +190,10 @@ def serve(address: str, page: str, audience: Audience, allowed: Collection[str] 
     NetworkError
         When the address can't be used.
     """
-    host, _, port = address.rpartition(":")
-    try:
-        server = _Server((host.strip("[]"), int(port)), page, audience, allowed)
-    except (OSError, OverflowError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not HOST:PORT"
-        raise NetworkError(f"can't serve the page on {address}: {reason}; name another with --http.") from None
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="watch", daemon=True)
-    thread.start()
-    try:
-        near = "localhost" if host in ("", "0.0.0.0", "[::]") else host
-        yield f"http://{near}:{server.server_address[1]}"
-    finally:
-        audience.dismiss()
-        server.shutdown()
-        server.server_close()
+    host = address.rpartition(":")[0]
+    near = "localhost" if host in ("", "0.0.0.0", "[::]") else host
+    with serving(address, lambda where: _Server(where, page, audience, allowed), "the page") as server:
+        try:
+            yield f"http://{near}:{server.server_address[1]}"
+        finally:
+            audience.dismiss()

@@ -230,3 +230,13 @@ def test_what_does_not_even_speak_http_is_no_peer():
         with pytest.raises(NetworkError, match="is no peer"):
             read_status(f"127.0.0.1:{server.getsockname()[1]}")
         thread.join()
+
+
+def test_pages_are_served_on_an_address_of_ipv6_too(meter):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with serve_pages("[::1]:0", meter.pages()) as port:
+        assert read_status(f"[::1]:{port}")["name"] == "n0"
