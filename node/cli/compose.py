@@ -22,7 +22,7 @@ FORM = "Another form"
 COMPOSE, KUBERNETES = Path("docker-compose.yml"), Path("kubernetes.yaml")
 IMAGE = "gradvine"
 
-MADE, HEAD_LENGTH = "Made by: gradvine ", 2000
+MADE, HEAD_LENGTH = "Made by: gradvine", 2000
 """By which a file that may be written anew is known, and within how many characters that stands."""
 
 
