@@ -100,13 +100,12 @@ class KeepingUp:
             expected, count = now.rates[name] * (now.units - since.units), now.counts[name] - since.counts[name]
             if expected < EXPECTED_MIN or now.seconds - since.seconds < WINDOW_S:
                 continue
-            if expected - count > DEVIATIONS * math.sqrt(expected):
+            if too_few(count, expected):
                 ratios[name] = count / expected
             if expected >= EXPECTED_MAX:
                 self._edges[name] = now
         name = min(ratios, key=lambda name: ratios[name], default="")
-        few = name and ratios[name] < RATIO_MIN
-        return [f"{ratios[name]:.0%} of the exchanges with {name} take place"] if few else []
+        return [f"{ratios[name]:.0%} of the exchanges with {name} take place"] if name else []
 
     def _exchange_long(self, now: Pulse) -> list[str]:
         self._first = first = self._first or now  # counts are those of all lives, the times of this one
@@ -114,6 +113,12 @@ class KeepingUp:
         enough = made >= EXPECTED_MIN and now.seconds - first.seconds >= WINDOW_S
         long = enough and now.exchange_units > self._exchange_units_max
         return [f"an exchange takes up to {_shown(now.exchange_units)} units"] if long else []
+
+
+def too_few(count: float, expected: float) -> bool:
+    """Whether fewer exchanges have taken place than an edge must make, and chance does not explain it."""
+    short = expected - count
+    return expected >= EXPECTED_MIN and count < RATIO_MIN * expected and short > DEVIATIONS * math.sqrt(expected)
 
 
 def _shown(value: float) -> str:

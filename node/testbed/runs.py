@@ -66,7 +66,7 @@ class Run:
         asked = sum(edge.asked for edge in self.edges) or None
         virtual = self.summary["transport"] == "virtual"
         merged = self.summary["merged_accuracy"]
-        told = Figures(label or self.title, self.lines, merged, virtual, asked, self._unit_s, self._guaranteed_rate())
+        told = Figures(label or self.title, self.lines, merged, virtual, asked, self.unit_s, self._guaranteed_rate())
         told = replace(told, looks=read_looks(self.folder))
         if merged is None:
             told = replace(told, merged_accuracy=self.summary.get("averaged_accuracy"), averaged=True)
@@ -77,7 +77,7 @@ class Run:
     @property
     def edges(self) -> list[EdgeRate]:
         """How often each edge exchanged, the worst first; none of a run whose peers have not counted it."""
-        return edge_rates(self._asked, self.lines)
+        return edge_rates(self.asked, self.lines)
 
     @property
     def remarks(self) -> list[str]:
@@ -93,11 +93,12 @@ class Run:
         return crashed | set(self.summary["lost_peers"])
 
     @property
-    def _asked(self) -> dict[tuple[str, str], float]:
+    def asked(self) -> dict[tuple[str, str], float]:
+        """Exchanges a unit that each edge was to make, by its owner and its other end; none where that is not known."""
         return asked_rates(self.plan, self.config) if self.plan and self.config else {}
 
     @property
-    def _unit_s(self) -> float | None:
+    def unit_s(self) -> float | None:
         """Seconds of one plan unit: the peers may have agreed on them only when they began."""
         last = (peer[-1] for peer in self.lines.values() if peer)
         return next((line["seconds"] / line["units"] for line in last if line.get("units")), None)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
-
-from node.keeping_up import DEVIATIONS, EXPECTED_MIN, RATIO_MIN
 
 RECENT_S = 10.0
 """What is called a rate of late."""
@@ -63,9 +60,3 @@ class Counted:
         before = (mark for mark in reversed(self._marks) if mark[0] <= last_s - span_s)
         first_s, first = next(before, self._marks[0])
         return Tally(last - first, last_s - first_s) if last_s - first_s >= SHORTEST_S else None
-
-
-def too_few(count: float, expected: float) -> bool:
-    """Whether fewer than 80 % have taken place and chance does not explain it, which has a try every second."""
-    short = expected - count
-    return expected >= EXPECTED_MIN and count < RATIO_MIN * expected and short > DEVIATIONS * math.sqrt(expected)

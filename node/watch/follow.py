@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from statistics import median_high
 from typing import TYPE_CHECKING, Any
 
+from node.keeping_up import too_few
 from node.testbed.rates import EdgeRate
 from node.watch.answer import Answer
-from node.watch.counts import JUDGED_S, KEPT_S, RECENT_S, Counted, too_few
+from node.watch.counts import JUDGED_S, KEPT_S, RECENT_S, Counted
 from node.watch.happened import tell_change
 from node.watch.known import AWAY, Known, judge
 from node.watch.promises import Achieved, promise

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from node.keeping_up import too_few
 from node.testbed.experiment import REFERENCES
-from node.testbed.rates import asked_rates
 from node.testbed.record import read_events
 from node.watch.answer import NUMBER_MAX
-from node.watch.counts import too_few
 from node.watch.promises import Achieved, promise
 from node.watch.scene import Scene
 from node.watch.story import Frame, Kind, Moment, Number, Story, event, frames_most, rounded, thin
@@ -82,7 +81,7 @@ def recorded_story(run: Run) -> Story:
         When its events can't be read.
     """
     scene = _scene(run)
-    unit_s = _unit_s(run)
+    unit_s = run.unit_s
     begin, end = _span(run)
     events, turns = _happened(run, unit_s, end)
     courses = {name: Course(run.lines.get(name, ()), turns.get(name, ())) for name in scene.position}
@@ -120,11 +119,6 @@ def _scene(run: Run) -> Scene:
 def _span(run: Run) -> tuple[float, float]:
     ends = [(_seconds(lines[0]), _seconds(lines[-1])) for lines in run.lines.values() if lines]
     return min((first for first, _ in ends), default=0.0), max((last for _, last in ends), default=0.0)
-
-
-def _unit_s(run: Run) -> float | None:
-    last = (lines[-1] for lines in run.lines.values() if lines)
-    return next((line["seconds"] / line["units"] for line in last if line.get("units")), None)
 
 
 def _times(run: Run, most: int, begin: float, end: float) -> list[float]:
@@ -225,7 +219,7 @@ def _happened(
 
 def _asked(run: Run) -> dict[tuple[str, str], float]:
     """Exchanges a unit of each edge; none where edges have no clocks, so that nobody has counted any."""
-    return asked_rates(run.plan, run.config) if run.plan and run.config and run.edges else {}
+    return run.asked if run.edges else {}
 
 
 def _about(run: Run, unit_s: float | None) -> list[tuple[str, str]]:

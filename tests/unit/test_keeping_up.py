@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from node.keeping_up import TOLD_EVERY_S, WINDOW_S, KeepingUp, Pulse
+from node.keeping_up import TOLD_EVERY_S, WINDOW_S, KeepingUp, Pulse, too_few
 
 
 def pulse(units, *, behind=0.0, exchange=math.nan, rates=None, counts=None, seconds=None):
@@ -90,3 +90,11 @@ def test_the_first_seconds_are_not_judged():
     ]
     assert looks(start[:10]) == []
     assert len(looks(start)) == 1
+
+
+def test_too_few_is_what_chance_does_not_explain() -> None:
+    assert too_few(49, 100)
+    assert not too_few(70, 100), "within five standard deviations, which are ten each"
+    assert not too_few(81, 100)
+    assert not too_few(0, 19), "too little to judge by"
+    assert not too_few(850, 1000), "little, but 80 % of it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.watch.counts import MARKS_MAX, Counted, Tally, too_few
+from node.watch.counts import MARKS_MAX, Counted, Tally
 from tests.unit.test_watch_follow import Watcher, answer, near, three
 
 
@@ -114,14 +114,6 @@ def test_what_was_achieved_stands_when_the_first_has_stopped_learning() -> None:
     last = watcher.look(*[answer(name, seconds=40.0, phase=phase, peers=peers) for name, phase in ending.items()])
     assert last["promises"] == told["promises"]
     assert {row["what"]: row["achieved"] for row in last["promises"]}["exchanges a second"] == "8"
-
-
-def test_too_few_is_what_chance_does_not_explain() -> None:
-    assert too_few(49, 100)
-    assert not too_few(70, 100), "within five standard deviations, which are ten each"
-    assert not too_few(81, 100)
-    assert not too_few(0, 19), "too little to judge by"
-    assert not too_few(850, 1000), "little, but 80 % of it"
 
 
 def behind(watcher: Watcher, seconds: float, units: float) -> str:
