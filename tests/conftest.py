@@ -1,7 +1,8 @@
-"""What several test folders share: small worlds in virtual time."""
+"""What several test folders share: small worlds in virtual time, and a program that they drive."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -114,3 +115,12 @@ def ring() -> Callable[[int], list[tuple[str, str]]]:
 def star() -> Callable[[int], list[tuple[str, str]]]:
     """The edges of a star of n peers, owned by the leaves."""
     return lambda n: [(f"n{i}", "n0") for i in range(1, n)]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own judge of configurations and rules."""
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed: apt-get install prometheus")
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -284,10 +283,8 @@ def as_promtool_has_it(case: Case) -> dict:
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
+def judge(promtool, tmp_path_factory):
     """Runs cases; what promtool says of them. Of annotations, which it would compare too, only their absence."""
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("rules")
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
@@ -302,7 +299,7 @@ def judge(tmp_path_factory):
             "tests": [as_promtool_has_it(case)],
         }
         (folder / "test.json").write_text(json.dumps(test))
-        return subprocess.run(["promtool", "test", "rules", "test.json"], cwd=folder, capture_output=True, text=True)
+        return subprocess.run([promtool, "test", "rules", "test.json"], cwd=folder, capture_output=True, text=True)
 
     return run
 

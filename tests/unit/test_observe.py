@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections import defaultdict
 from itertools import combinations
@@ -93,13 +92,11 @@ def test_prometheus_asks_every_peer_of_the_plan(folder, plan):
     assert (job["job_name"], job["file_sd_configs"], others) == ("gradvine", [{"files": ["peers.json"]}], [])
 
 
-def test_promtool_takes_the_files(folder):
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
-    done = subprocess.run(["promtool", "check", "config", folder / "prometheus.yml"], capture_output=True, text=True)
+def test_promtool_takes_the_files(promtool, folder):
+    done = subprocess.run([promtool, "check", "config", folder / "prometheus.yml"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "bad.yml").write_text((folder / "prometheus.yml").read_text().replace("rule_files", "rule_flies"))
-    assert subprocess.run(["promtool", "check", "config", folder / "bad.yml"], capture_output=True).returncode != 0
+    assert subprocess.run([promtool, "check", "config", folder / "bad.yml"], capture_output=True).returncode != 0
 
 
 def test_files_that_say_something_else_are_left(plan, folder, tmp_path):
@@ -211,13 +208,11 @@ def test_every_panel_asks_the_source_that_was_chosen(dashboard):
             assert "$job" in target["expr"], target
 
 
-def test_promtool_takes_what_panels_ask(dashboard, tmp_path):
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
+def test_promtool_takes_what_panels_ask(promtool, dashboard, tmp_path):
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     filled = [text.replace("$__rate_interval", "1m").replace("$job", "a").replace("$peer", "b") for text in asked]
     rules = [{"record": f"panel:{k}", "expr": text} for k, text in enumerate(filled)]
     (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
-    done = subprocess.run(["promtool", "check", "rules", tmp_path / "rules.json"], capture_output=True, text=True)
+    done = subprocess.run([promtool, "check", "rules", tmp_path / "rules.json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(asked)} rules found" in done.stdout
