@@ -19,6 +19,7 @@ from string import Template
 
 from node.config import RunConfig, dump_toml
 from node.deploy import HTTP_PORT, PORT, USER, services
+from node.deploy.yaml import scalar
 from node.errors import ConfigError
 from node.links.doors import FIRST_PORT
 from topology.plan import Node, Plan, plan_to_json
@@ -42,8 +43,6 @@ LIKE_AN_ADDRESS = re.compile(r"[0-9]+|0x[0-9a-f]*|-.*|.*-")
 """What a resolver takes for a number of an address, or does not take at all."""
 
 IMAGE = re.compile(r"[a-z0-9][\w.:/@-]*")
-
-YAML_WORDS = re.compile(r"(?:y|n|yes|no|on|off|true|false|null|\d.*)")
 
 HEALTHY = (
     f"from http.client import HTTPConnection as To; peer = To('127.0.0.1', {HTTP_PORT}, timeout=5); "
@@ -139,11 +138,11 @@ def compose_file(
         _filled(services.CERTS, fill | {"volumes": _mounts(names, "/certs")}),
         _filled(services.DATA, fill | {"arguments": _arguments(placed, config), "volumes": _mounts(names, "/peers")}),
         services.LINKS if links else "",
-        *(_filled(services.PEER, {"key": _key(name), "name": name}) for name in names),
+        *(_filled(services.PEER, {"key": scalar(name), "name": name}) for name in names),
         services.WATCH,
         _filled(services.REPORT, fill),
         services.PROMETHEUS,
-        services.VOLUMES + "".join(f"  {_key(name)}:\n" for name in names),
+        services.VOLUMES + "".join(f"  {scalar(name)}:\n" for name in names),
     ]
     return "".join(parts)
 
@@ -161,11 +160,6 @@ def _usage(fill: dict[str, str], links: bool) -> str:
 def _printable(text: str) -> str:
     """A text that may stand in a comment."""
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _key(name: str) -> str:
-    """A peer's name as a key of a mapping; in quotes where YAML would read something else."""
-    return f'"{name}"' if YAML_WORDS.fullmatch(name) else name
 
 
 def _mounts(names: list[str], folder: str) -> str:

@@ -41,7 +41,7 @@ def to_yaml(value: Any) -> str:
 
 def _lines(value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        return [line for key, item in value.items() for line in _entry(f"{_scalar(key)}:", item)]
+        return [line for key, item in value.items() for line in _entry(f"{scalar(key)}:", item)]
     lines = []
     for item in value:
         if _nested(item):
@@ -58,7 +58,7 @@ def _entry(head: str, value: Any) -> list[str]:
         return [head, *(f"  {line}" for line in _lines(value))]
     if isinstance(value, str) and _is_block(value):
         return [f"{head} |", *(f"  {line}" for line in value[:-1].split("\n"))]
-    return [f"{head} {_scalar(value)}"]
+    return [f"{head} {scalar(value)}"]
 
 
 def _nested(value: Any) -> bool:
@@ -71,7 +71,8 @@ def _is_block(text: str) -> bool:
     return whole and not any(line.endswith((" ", "\t")) for line in text.split("\n"))
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
+    """A single value, or an empty mapping or list, on a line; texts in quotes where YAML would read something else."""
     if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
     if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
